@@ -1,0 +1,1 @@
+"""Dislocation loops in electron micrographs: found, measured in nanometres, counted with their uncertainty."""

@@ -1,0 +1,1 @@
+"""Candidates: LBP features, boosted cascade, multi-scale scan."""

@@ -1,0 +1,1 @@
+"""Expert labels of loops in the formats that the field uses."""

@@ -1,0 +1,1 @@
+"""Watershed flood and ellipse fit of each loop."""

@@ -1,0 +1,1 @@
+"""Training loop and export shared by the networks."""

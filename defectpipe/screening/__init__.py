@@ -1,0 +1,1 @@
+"""The network that screens candidates and corrects their boxes."""

@@ -1,0 +1,120 @@
+"""Every setting of a run, with its default; read from JSON and written to ``summary.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from defectpipe.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """Candidates of the cascade. None: as the model's card says."""
+
+    max_candidates_per_megapixel: int | None = None
+
+
+@dataclass(frozen=True)
+class ScreeningSettings:
+    """Screening of the candidates. None: as the model's card says."""
+
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class MeasurementSettings:
+    """Flood and ellipse fit. Loops of a lower fit quality are listed with their image marked for review."""
+
+    min_fit_quality: float = 0.2
+    border_margin_px: float = 2.0
+
+
+@dataclass(frozen=True)
+class StatisticsSettings:
+    """Intervals and scores."""
+
+    confidence: float = 0.95
+    n_resamples: int = 2000
+    seed: int = 0
+    match_iou: float = 0.4
+    match_distance_px: float = 20.0
+    human_seconds_per_image: float = 60.0
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """Convention of box labels: ``auto`` (padded for ``y1 x1 y2 x2`` text, tight otherwise), ``tight`` or ``padded``."""
+
+    box_convention: str = "auto"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings; the sections are independent, so that a change makes only its own stage stale."""
+
+    detection: DetectionSettings = field(default_factory=DetectionSettings)
+    screening: ScreeningSettings = field(default_factory=ScreeningSettings)
+    measurement: MeasurementSettings = field(default_factory=MeasurementSettings)
+    statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Sections and values as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "settings") -> Settings:
+        """Settings from (a part of) what `to_dict` gives; unknown names are refused.
+
+        Raises
+        ------
+        SettingsError
+            A section or name is unknown, or a value has the wrong type.
+        """
+        sections = {f.name: f for f in dataclasses.fields(cls)}
+        made: dict[str, Any] = {}
+        for name, section in values.items():
+            if name not in sections:
+                raise SettingsError(f"{where}: unknown section '{name}'; known: {', '.join(sections)}.")
+            if not isinstance(section, dict):
+                raise SettingsError(f"{where}: section '{name}' must hold names and values.")
+            default = getattr(cls(), name)
+            known = {f.name for f in dataclasses.fields(default)}
+            for key, value in section.items():
+                if key not in known:
+                    raise SettingsError(
+                        f"{where}: unknown setting '{name}.{key}'; known: {', '.join(sorted(known))}."
+                    )
+                _check(where, f"{name}.{key}", value, getattr(default, key))
+            made[name] = dataclasses.replace(default, **section)
+        return cls(**made)
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """Settings from a JSON file: a file of settings, or a ``summary.json`` of an earlier run."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path}: cannot be read as JSON ({error}).") from error
+        if not isinstance(values, dict):
+            raise SettingsError(f"{path}: a settings file holds sections of names and values.")
+        if "settings" in values:
+            values = values["settings"]
+        return cls.from_dict(values, str(path))
+
+
+def _check(where: str, name: str, value: Any, default: Any) -> None:
+    if isinstance(default, str):
+        good = isinstance(value, str)
+    elif default is None:
+        good = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    else:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good:
+        raise SettingsError(f"{where}: '{name}' cannot be {value!r}.")
+    if name == "labels.box_convention" and value not in ("auto", "tight", "padded"):
+        raise SettingsError(f"{where}: '{name}' is auto, tight or padded, not {value!r}.")

@@ -1,0 +1,1 @@
+"""Distributions, densities and agreement with labels."""

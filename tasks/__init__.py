@@ -1,0 +1,1 @@
+"""Luigi tasks: parameters, requirements, fingerprints, engines. No algorithm lives here."""
