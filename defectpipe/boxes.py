@@ -32,9 +32,7 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
-def suppress(
-    boxes: np.ndarray, scores: np.ndarray, max_overlap: float, limit: int | None = None
-) -> np.ndarray:
+def suppress(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, limit: int | None = None) -> np.ndarray:
     """Greedy non-maximum suppression; ties go to the earlier box.
 
     Returns

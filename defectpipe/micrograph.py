@@ -27,9 +27,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.pixel_size_nm) and self.pixel_size_nm > 0):
-            raise MicrographError(
-                f"The pixel size {self.pixel_size_nm} nm ({self.source}) is not a positive number."
-            )
+            raise MicrographError(f"The pixel size {self.pixel_size_nm} nm ({self.source}) is not a positive number.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +65,7 @@ class Micrograph:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 2:
-            raise MicrographError(
-                f"{self.image}: a frame has two axes, this one has shape {self.pixels.shape}."
-            )
+            raise MicrographError(f"{self.image}: a frame has two axes, this one has shape {self.pixels.shape}.")
 
     @property
     def shape(self) -> tuple[int, int]:

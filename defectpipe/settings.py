@@ -86,9 +86,7 @@ class Settings:
             known = {f.name for f in dataclasses.fields(default)}
             for key, value in section.items():
                 if key not in known:
-                    raise SettingsError(
-                        f"{where}: unknown setting '{name}.{key}'; known: {', '.join(sorted(known))}."
-                    )
+                    raise SettingsError(f"{where}: unknown setting '{name}.{key}'; known: {', '.join(sorted(known))}.")
                 _check(where, f"{name}.{key}", value, getattr(default, key))
             made[name] = dataclasses.replace(default, **section)
         return cls(**made)
