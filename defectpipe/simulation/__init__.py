@@ -1,1 +1,1 @@
-"""Simulated micrographs with exact truth."""
+"""Simulated micrographs with exact truth, for the demonstration, the tests, and training."""
