@@ -1,0 +1,209 @@
+"""Micrographs from a file of any format that is known: the one way in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from defectpipe.errors import MicrographError
+from defectpipe.io.folder import (
+    MICROSCOPE_SUFFIXES,
+    OTHER_SUFFIXES,
+    SPECTRUM_SUFFIXES,
+    ImageFile,
+)
+from defectpipe.io.micrographs.frames import Frame
+from defectpipe.io.micrographs.grey import to_grey
+from defectpipe.io.micrographs.pixel_sizes import calibrate, given_size
+from defectpipe.io.micrographs.raster import PNG_SIGNATURE, read_raster
+from defectpipe.io.micrographs.rosetta import count_microscope_frames, read_microscope
+from defectpipe.io.micrographs.tiff import count_tiff_frames, read_tiff
+from defectpipe.micrograph import Micrograph
+
+MAX_PIXELS = 2**30
+# The side of the detection window: in less, nothing can be found.
+MIN_SIDE_PX = 24
+_SUFFIX_OF_KIND = {
+    "tiff": (".tif", ".tiff"),
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg", ".jpe"),
+    "bmp": (".bmp",),
+}
+
+
+def read_micrographs(
+    file: ImageFile | Path,
+    *,
+    image: str | None = None,
+    pixel_sizes: Mapping[str, float] | None = None,
+    pixel_size_nm: float | None = None,
+    colour: str = "refuse",
+    max_pixels: int = MAX_PIXELS,
+    min_side_px: int = MIN_SIDE_PX,
+) -> list[Micrograph]:
+    """Every frame of an image file, in the order of the file.
+
+    What the file is, its content says, not its name. The pixel size comes from `pixel_sizes` if the image is in it,
+    else from `pixel_size_nm`, else from the file (vendor tags, OME, ImageJ, DM, EMD, MRC, SER); a print resolution is
+    none.
+
+    Parameters
+    ----------
+    file : ImageFile or Path
+    image : str, optional
+        The image's name in every table; default: that of the `ImageFile`, or the file name.
+    pixel_sizes : mapping of str to float, optional
+        As `read_pixel_sizes` gives it.
+    pixel_size_nm : float, optional
+        Pixel size for images that are not in `pixel_sizes`; goes before what the file states.
+    colour : {"refuse", "luminance"}
+        What becomes of a colour picture whose channels differ.
+    max_pixels : int
+        Largest number of px, over all frames, that is read; more is refused from the header.
+    min_side_px : int
+        Smallest side in px.
+
+    Returns
+    -------
+    list of Micrograph
+        At least one; all pages of a stack, with `frame` from 0. Grey values at full depth, NaN and infinite kept.
+
+    Raises
+    ------
+    MicrographError
+        Whatever keeps the file from being read, in one sentence that names it.
+    """
+    if colour not in ("refuse", "luminance"):
+        raise ValueError(f"colour is 'refuse' or 'luminance', not {colour!r}.")
+    path, name = _path_and_name(file, image)
+    try:
+        frames, sha256, notes = _decode(path, max_pixels)
+        given = given_size(name, pixel_sizes)
+        return [
+            _micrograph(frame, name, index, sha256, notes, given, pixel_size_nm, colour, min_side_px)
+            for index, frame in enumerate(frames)
+        ]
+    except MicrographError as error:
+        raise MicrographError(f"{name}: {error}") from error
+    # A damaged file makes the decoders raise anything; whatever it was, it is this file's one error.
+    except Exception as error:
+        raise MicrographError(f"{name}: cannot be read ({type(error).__name__}: {_first_line(error)}).") from error
+
+
+def count_frames(file: ImageFile | Path) -> int:
+    """Number of frames in an image file, from its header.
+
+    Raises
+    ------
+    MicrographError
+        As `read_micrographs`, as far as the header shows it.
+    """
+    path, name = _path_and_name(file, None)
+    try:
+        kind = _kind_of(path)
+        if kind == "tiff":
+            return count_tiff_frames(path)
+        return count_microscope_frames(path) if kind == "microscope" else 1
+    except MicrographError as error:
+        raise MicrographError(f"{name}: {error}") from error
+    except Exception as error:
+        raise MicrographError(f"{name}: cannot be read ({type(error).__name__}: {_first_line(error)}).") from error
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises
+    ------
+    MicrographError
+        The file cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise MicrographError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _path_and_name(file: ImageFile | Path, image: str | None) -> tuple[Path, str]:
+    if isinstance(file, ImageFile):
+        return file.path, image or file.image
+    return Path(file), image or Path(file).name
+
+
+def _decode(path: Path, max_pixels: int) -> tuple[list[Frame], str, tuple[str, ...]]:
+    kind = _kind_of(path)
+    notes: tuple[str, ...] = ()
+    if kind in _SUFFIX_OF_KIND and path.suffix.lower() not in _SUFFIX_OF_KIND[kind]:
+        notes = (f"its content is {kind.upper()}, whatever its name says",)
+    if kind == "tiff":
+        return read_tiff(path, max_pixels), sha256_of(path), notes
+    if kind == "microscope":
+        return read_microscope(path, max_pixels), sha256_of(path), notes
+    data = path.read_bytes()
+    return read_raster(data, kind, max_pixels), hashlib.sha256(data).hexdigest(), notes
+
+
+def _kind_of(path: Path) -> str:
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(512)
+    except OSError as error:
+        raise MicrographError(f"the file cannot be opened ({error.strerror}).") from error
+    if not head:
+        raise MicrographError("the file is empty (0 bytes).")
+    suffix = path.suffix.lower()
+    if suffix in SPECTRUM_SUFFIXES:
+        raise MicrographError(f"a {suffix} file is a spectrum, no image.")
+    for signature, kind in (
+        (PNG_SIGNATURE, "png"),
+        (b"\xff\xd8\xff", "jpeg"),
+        *((order, "tiff") for order in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ):
+        if head.startswith(signature):
+            return kind
+    if head.startswith(b"BM") and suffix not in MICROSCOPE_SUFFIXES:
+        return "bmp"
+    if suffix in OTHER_SUFFIXES:
+        raise MicrographError(f"{suffix} files are not read; save it as TIFF or PNG.")
+    if suffix in MICROSCOPE_SUFFIXES and not _is_text(head):
+        return "microscope"
+    what = "holds text" if _is_text(head) else "holds something else"
+    raise MicrographError(f"its name says {suffix.lstrip('.').upper()}, but it {what}.")
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+
+
+def _micrograph(
+    frame: Frame,
+    image: str,
+    index: int,
+    sha256: str,
+    notes: tuple[str, ...],
+    given_nm: float | None,
+    argument_nm: float | None,
+    colour: str,
+    min_side_px: int,
+) -> Micrograph:
+    height, width = frame.samples.shape[:2]
+    if min(height, width) < min_side_px:
+        raise MicrographError(f"{height} × {width} px are too few; each side needs {min_side_px} px.")
+    pixels, value_notes = to_grey(frame.samples, colour)
+    calibration, size_notes = calibrate(frame.stated, given_nm, argument_nm)
+    return Micrograph(
+        pixels=pixels,
+        image=image,
+        frame=index,
+        calibration=calibration,
+        sha256=sha256,
+        modality=frame.modality,
+        magnification=frame.magnification,
+        notes=(*notes, *frame.notes, *value_notes, *size_notes),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no reason given"])[0][:300]

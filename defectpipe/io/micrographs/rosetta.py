@@ -1,0 +1,152 @@
+"""DM3, DM4, EMD, MRC, SER and EMI through rosettasciio, which is optional (GPL-3): the extra ``formats``."""
+
+from __future__ import annotations
+
+import importlib
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from defectpipe.errors import MicrographError
+from defectpipe.io.micrographs.frames import Frame, StatedSize, check_claim
+from defectpipe.io.micrographs.units import is_reciprocal, nanometres
+
+_READER_OF_SUFFIX = {
+    ".dm3": "digitalmicrograph",
+    ".dm4": "digitalmicrograph",
+    ".emd": "emd",
+    ".ser": "tia",
+    ".emi": "tia",
+    **dict.fromkeys((".mrc", ".mrcs", ".st", ".ali", ".rec"), "mrc"),
+}
+
+
+def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
+    """Every image of a microscope file, frame by frame; several detectors follow each other.
+
+    Parameters
+    ----------
+    path : Path
+    max_pixels : int
+        A header that claims more is refused before anything is decoded.
+
+    Returns
+    -------
+    list of Frame
+
+    Raises
+    ------
+    MicrographError
+        No image in it (spectra, diffraction patterns, four dimensions), too large, or rosettasciio is not installed.
+    """
+    images, left_out = _images_of(path)
+    for image in images:
+        shape = image["data"].shape
+        check_claim(int(np.prod(shape[:-2])), shape[-2], shape[-1], max_pixels)
+    frames: list[Frame] = []
+    for image in images:
+        samples = _samples(image["data"])
+        stated, size_notes = _stated_sizes(image["axes"], path)
+        title = _title(image)
+        notes = (*size_notes, *left_out, *((f"detector: {title}",) if len(images) > 1 and title else ()))
+        modality, magnification = _instrument(image.get("metadata", {}))
+        frames.extend(Frame(one, stated, modality, magnification, notes) for one in samples)
+    return frames
+
+
+def count_microscope_frames(path: Path) -> int:
+    """Number of frames, from the header."""
+    return sum(int(np.prod(image["data"].shape[:-2])) for image in _images_of(path)[0])
+
+
+def _images_of(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    images, refused = [], []
+    for dataset in _load(path):
+        reason = _why_no_image(dataset)
+        if reason is None:
+            images.append(dataset)
+        else:
+            refused.append(reason)
+    if not images:
+        raise MicrographError(f"it holds no image: {refused[0]}." if refused else "it holds no image data.")
+    return images, tuple(f"left out: {reason}" for reason in dict.fromkeys(refused))
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    name = _READER_OF_SUFFIX[path.suffix.lower()]
+    try:
+        reader = importlib.import_module(f"rsciio.{name}").file_reader
+    except ImportError as error:
+        raise MicrographError(
+            f'{path.suffix} files are read through rosettasciio: pip install "defectpipe[formats]".'
+        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Lazy: the shape is known, and can be refused, before anything is allocated.
+        return list(reader(str(path), lazy=True))
+
+
+def _why_no_image(dataset: dict[str, Any]) -> str | None:
+    signal = [axis for axis in dataset["axes"] if not axis.get("navigate")]
+    units = [str(axis.get("units") or "") for axis in signal]
+    if len(signal) < 2:
+        what = dataset.get("metadata", {}).get("Signal", {}).get("signal_type") or "one signal axis"
+        return f"a spectrum ({what}{', ' + units[0] if units and units[0] else ''})"
+    if any(is_reciprocal(unit) for unit in units):
+        return f"a diffraction pattern (axes in {units[-1]})"
+    if any(unit.lower() in ("ev", "kev") for unit in units):
+        return f"a spectrum (axis in {units[-1]})"
+    if len(signal) > 2 or len(dataset["axes"]) > 3 or dataset["data"].ndim != len(dataset["axes"]):
+        return f"data of {len(dataset['axes'])} dimensions"
+    return None
+
+
+def _samples(data: Any) -> np.ndarray:
+    """Pixels with shape (frames, height, width) or (frames, height, width, channels)."""
+    pixels = np.asarray(data.compute(scheduler="synchronous") if hasattr(data, "compute") else data)
+    if pixels.dtype.names:
+        pixels = np.stack([pixels[name] for name in pixels.dtype.names], -1)
+        return pixels.reshape(-1, *pixels.shape[-3:])
+    return pixels.reshape(-1, *pixels.shape[-2:])
+
+
+def _stated_sizes(axes: list[dict[str, Any]], path: Path) -> tuple[tuple[StatedSize, ...], tuple[str, ...]]:
+    kind = path.suffix.lstrip(".").upper()
+    y, x = [axis for axis in axes if not axis.get("navigate")][-2:]
+    if _READER_OF_SUFFIX[path.suffix.lower()] == "mrc" and not _mrc_states_size(path):
+        return (), ()
+    sizes = [nanometres(float(axis.get("scale") or 0), axis.get("units")) for axis in (y, x)]
+    if sizes[0] is not None and sizes[1] is not None:
+        return (StatedSize(kind, sizes[0], sizes[1]),), ()
+    units = sorted({str(axis.get("units") or "") for axis in (y, x)} - {""})
+    if units:
+        return (), (f"pixel size unknown: its unit '{', '.join(units)}' is no length",)
+    return (), ("pixel size unknown: the file gives a scale without a unit",)
+
+
+def _mrc_states_size(path: Path) -> bool:
+    """Whether an MRC header gives a cell and a sampling; the reader takes 1 where it does not."""
+    with open(path, "rb") as stream:
+        header = stream.read(64)
+    order = ">" if len(header) == 64 and struct.unpack_from("<i", header, 12)[0] > 2**16 else "<"
+    sampling = struct.unpack_from(f"{order}2i", header, 28)
+    cell = struct.unpack_from(f"{order}2f", header, 40)
+    return min(sampling) > 0 and min(cell) > 0
+
+
+def _title(image: dict[str, Any]) -> str:
+    return str(image.get("metadata", {}).get("General", {}).get("title", ""))
+
+
+def _instrument(metadata: dict[str, Any]) -> tuple[str | None, float | None]:
+    """Modality and magnification, where the file states them."""
+    for kind, values in metadata.get("Acquisition_instrument", {}).items():
+        if kind not in ("TEM", "SEM", "STEM") or not isinstance(values, dict):
+            continue
+        magnification = values.get("magnification")
+        number = float(magnification) if isinstance(magnification, int | float) and magnification > 0 else None
+        return str(values.get("acquisition_mode") or kind), number
+    return None, None

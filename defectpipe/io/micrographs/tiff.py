@@ -1,0 +1,147 @@
+"""TIFF through tifffile: every page of full resolution is a frame; what is missing from the file is an error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from defectpipe.errors import MicrographError
+from defectpipe.io.micrographs.frames import Frame, check_claim
+from defectpipe.io.micrographs.tiff_tags import stated_by_tags
+
+# tifffile logs these and goes on with the frames that are left.
+_SIGNS_OF_DAMAGE = ("page offset", "corrupted", "failed to reshape", "series raised")
+
+
+def read_tiff(path: Path, max_pixels: int) -> list[Frame]:
+    """Every frame of a TIFF: pages, planes and channels in the order of the file; reduced pages are left out.
+
+    Parameters
+    ----------
+    path : Path
+    max_pixels : int
+        A header that claims more is refused before anything is decoded.
+
+    Returns
+    -------
+    list of Frame
+        Palettes applied; inverted grey scales (white is zero) turned round.
+
+    Raises
+    ------
+    MicrographError
+        Cut short, damaged, or too large.
+    """
+    with _open(path) as tif:
+        all_series = _series(tif)
+        for series in all_series:
+            n_frames, height, width = _extent(series)
+            check_claim(n_frames, height, width, max_pixels)
+            _check_complete(series, path.stat().st_size)
+        tags = stated_by_tags(tif, path)
+        frames = []
+        for index, series in enumerate(all_series):
+            stated, modality, magnification, tag_notes = tags.of_series(index)
+            page = series.keyframe
+            notes = list(tag_notes)
+            if page.tags.valueof("Orientation", default=1) != 1:
+                notes.append("TIFF orientation tag not applied")
+            for samples in _frames_of(series):
+                samples, photometric_notes = _as_seen(samples, page)
+                frames.append(Frame(samples, stated, modality, magnification, (*notes, *photometric_notes)))
+    return frames
+
+
+def count_tiff_frames(path: Path) -> int:
+    """Number of frames, from the header."""
+    with _open(path) as tif:
+        return sum(_extent(series)[0] for series in _series(tif))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tifffile.TiffFile]:
+    """An open TIFF; what tifffile only logs about damage becomes an error, the rest of its log is dropped."""
+    damage: list[str] = []
+
+    def listen(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if record.levelno >= logging.ERROR and any(sign in message for sign in _SIGNS_OF_DAMAGE):
+            damage.append(message)
+        return False
+
+    logger = tifffile.logger()
+    logger.addFilter(listen)
+    try:
+        # An OME set of several files would pull in its neighbours; each file is an image of its own here.
+        with tifffile.TiffFile(path, _multifile=False) as tif:
+            if not len(tif.pages) or not tif.series:
+                raise MicrographError("the TIFF is cut short or damaged: it holds no page.")
+            if damage:
+                raise MicrographError(f"the TIFF is cut short or damaged ({damage[0].rsplit('> ', 1)[-1]}).")
+            yield tif
+    except tifffile.TiffFileError as error:
+        raise MicrographError(f"the TIFF is damaged ({error}).") from error
+    finally:
+        logger.removeFilter(listen)
+
+
+def _series(tif: tifffile.TiffFile) -> list[Any]:
+    full = [s for s in tif.series if not (s.keyframe.is_reduced or s.keyframe.is_mask)]
+    return full or [tif.series[0]]
+
+
+def _extent(series: Any) -> tuple[int, int, int]:
+    """Frames, height and width."""
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    if "Y" not in sizes or "X" not in sizes:
+        raise MicrographError(f"its shape {series.shape} with axes {series.axes} is no image.")
+    n_frames = 1
+    for axis, size in sizes.items():
+        n_frames *= 1 if axis in "YXS" else size
+    return n_frames, sizes["Y"], sizes["X"]
+
+
+def _check_complete(series: Any, file_bytes: int) -> None:
+    if series.dataoffset is not None and series.dataoffset + series.nbytes > file_bytes:
+        raise MicrographError(
+            f"the TIFF is cut short: its pixels need {series.nbytes} bytes, the file has {file_bytes} in all."
+        )
+    for page in series.pages:
+        if page is None:
+            raise MicrographError("the TIFF is incomplete: planes that its header names are not in the file.")
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            if offset + count > file_bytes:
+                raise MicrographError(f"the TIFF is cut short or damaged: pixels end beyond its {file_bytes} bytes.")
+
+
+def _frames_of(series: Any) -> Iterator[np.ndarray]:
+    """Each frame, (height, width) or (height, width, channels)."""
+    pixels = series.asarray()
+    axes = series.axes
+    inner = [axes.index("Y"), axes.index("X"), *([axes.index("S")] if "S" in axes else [])]
+    outer = [i for i in range(pixels.ndim) if i not in inner]
+    pixels = pixels.transpose(*outer, *inner)
+    yield from pixels.reshape(-1, *pixels.shape[len(outer) :])
+
+
+def _as_seen(samples: np.ndarray, page: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Samples with the palette or the inverted grey scale applied, as the picture is meant to be seen."""
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None and samples.ndim == 2:
+        palette = np.asarray(page.colormap)
+        if palette.shape[1] == 256:
+            palette = (palette // 257).astype(np.uint8)
+        return palette.T[samples], ()
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        if samples.dtype == np.bool_:
+            return ~samples, ("inverted: white is zero in the file",)
+        if samples.dtype.kind == "u":
+            top = 2**page.bitspersample - 1
+            return (top - samples).astype(samples.dtype), ("inverted: white is zero in the file",)
+        return samples, ("white is zero in the file: contrast left as stored",)
+    return samples, ()
