@@ -1,0 +1,81 @@
+"""The statistics of one image: the columns of ``images.csv`` from ``n_loops`` to the density's interval."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from defectpipe.settings import StatisticsSettings
+from defectpipe.statistics.densities import areal_density_per_px2, density_interval
+from defectpipe.statistics.distributions import mean_and_std, mean_interval
+
+NM_PER_M = 1e9
+
+
+def image_statistics(
+    loops: pd.DataFrame,
+    shape: tuple[int, int],
+    pixel_size_nm: float | None,
+    settings: StatisticsSettings,
+    analysed_area_px2: float | None = None,
+    border_margin_px: float = 0.0,
+) -> dict[str, int | float | None]:
+    """Count, diameters and areal density of the loops of one image.
+
+    Loops on the edge are counted in ``n_loops`` and ``n_on_edge`` and enter nothing else: they are truncated.
+
+    Parameters
+    ----------
+    loops : DataFrame
+        Rows of ``loops.csv`` of this image and frame: ``diameter_px``, ``on_edge``, ``x0_px`` … ``y1_px``.
+    shape : (int, int)
+        Height and width, in px.
+    pixel_size_nm : float or None
+        None: every figure in nm or m is None.
+    settings : StatisticsSettings
+    analysed_area_px2 : float, optional
+        Default: the whole image.
+    border_margin_px : float
+        See `areal_density_per_px2`.
+
+    Returns
+    -------
+    dict
+        Keys ``n_loops``, ``n_on_edge``, ``mean_diameter_px``, ``std_diameter_px``, ``mean_diameter_nm``,
+        ``std_diameter_nm``, ``mean_diameter_nm_ci_low``, ``mean_diameter_nm_ci_high``, ``areal_density_per_m2``,
+        ``areal_density_per_m2_ci_low``, ``areal_density_per_m2_ci_high``; None where undefined (a mean without loops,
+        a standard deviation or an interval of a mean with fewer than two).
+    """
+    on_edge = loops["on_edge"].to_numpy(bool)
+    uncut = loops[~on_edge]
+    diameters = uncut["diameter_px"].to_numpy(float)
+    mean, std = mean_and_std(diameters)
+    low, high = mean_interval(diameters, settings)
+
+    boxes = uncut[["x0_px", "y0_px", "x1_px", "y1_px"]].to_numpy(float)
+    area_px2 = float(shape[0] * shape[1]) if analysed_area_px2 is None else float(analysed_area_px2)
+    density: float | None = None
+    density_low: float | None = None
+    density_high: float | None = None
+    if pixel_size_nm is not None and area_px2 > 0:
+        px2_per_m2 = (NM_PER_M / pixel_size_nm) ** 2
+        per_px2 = areal_density_per_px2(boxes[:, 2:] - boxes[:, :2], shape, area_px2, border_margin_px)
+        bounds = density_interval(per_px2, len(uncut), area_px2, settings.confidence)
+        density, density_low, density_high = (v * px2_per_m2 for v in (per_px2, *bounds))
+    return {
+        "n_loops": len(loops),
+        "n_on_edge": int(np.count_nonzero(on_edge)),
+        "mean_diameter_px": mean,
+        "std_diameter_px": std,
+        "mean_diameter_nm": _scaled(mean, pixel_size_nm),
+        "std_diameter_nm": _scaled(std, pixel_size_nm),
+        "mean_diameter_nm_ci_low": _scaled(low, pixel_size_nm),
+        "mean_diameter_nm_ci_high": _scaled(high, pixel_size_nm),
+        "areal_density_per_m2": density,
+        "areal_density_per_m2_ci_low": density_low,
+        "areal_density_per_m2_ci_high": density_high,
+    }
+
+
+def _scaled(value: float | None, factor: float | None) -> float | None:
+    return None if value is None or factor is None else value * factor
