@@ -42,9 +42,9 @@ def background(shape: tuple[int, int], unevenness: float, rng: np.random.Generat
     foil = rng.uniform(0.02, 0.2) * (np.float32(np.cos(direction)) * x + np.float32(np.sin(direction)) * y)
     long = 0.25 * max(shape)
     foil = foil + rng.uniform(0.02, 0.06) * smooth_noise(shape, long, long * rng.uniform(0.6, 1.6), rng)
-    foil += rng.uniform(0.01, 0.03) * smooth_noise(shape, 45, 30, rng)
-    foil += rng.uniform(0.008, 0.018) * smooth_noise(shape, 14, 9, rng)
-    foil += rng.uniform(0.006, 0.014) * smooth_noise(shape, 5, 4, rng)
+    foil += rng.uniform(0.015, 0.035) * smooth_noise(shape, 45, 30, rng)
+    foil += rng.uniform(0.012, 0.028) * smooth_noise(shape, 14, 9, rng)
+    foil += rng.uniform(0.01, 0.022) * smooth_noise(shape, 5, 4, rng)
     foil *= np.float32(unevenness)
     return (foil - foil.min()).astype(np.float32)
 
@@ -61,8 +61,9 @@ def add_line(attenuation: np.ndarray, rng: np.random.Generator, length_px: float
     """
     height, width = attenuation.shape
     steps = max(int(length_px / 4), 4)
-    bend = rng.normal(0, 0.02) + 0.05 * np.cumsum(rng.normal(0, 0.35, steps))
-    heading = rng.uniform(0, 2 * np.pi) + np.cumsum(np.clip(bend, -0.22, 0.22)) + rng.normal(0, 0.12, steps)
+    # it never turns by more than a right angle or so: a line that curls up would be a loop
+    turn = np.cumsum(np.clip(np.cumsum(rng.normal(0, 0.015, steps)), -0.12, 0.12))
+    heading = rng.uniform(0, 2 * np.pi) + 1.2 * np.tanh(turn / 1.2) + rng.normal(0, 0.12, steps)
     path = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1) * (length_px / steps), 0)
     path += rng.uniform(0, [width, height]) - path[rng.integers(steps)]
     reach = int(np.ceil(3 * width_px)) + 2

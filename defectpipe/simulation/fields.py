@@ -44,7 +44,9 @@ TRUTH_COLUMNS = [
     "y1_px",
 ]
 _MARGIN_PX = 32  # of specimen beyond the image, for the scan to wander into
-_ROSE = 5.0  # contrast to noise, summed over an object, below which people do not see it
+_PLAIN = (
+    10.0  # contrast to noise over the whole object: twice Rose's limit of seeing at all, for the foil is uneven too
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,7 @@ class SimulatedField:
     truth : DataFrame
         Columns `TRUTH_COLUMNS`, one row a loop of any class; the ellipse through the rim's outer edge, moved and
         deformed as the scan does it. `cnr`: mean contrast of the rim over the noise of one px. `visible`: the centre is
-        inside the image, and contrast to noise over the whole rim reaches 5 (Rose).
+        inside the image, and the contrast to noise over the whole rim reaches 10, twice Rose's limit.
     outlines : tuple of ndarray, each of shape (64, 2)
         The outer edge of each row's loop, in px of the image; it may leave the image.
     labelled_class : str
@@ -140,6 +142,7 @@ def simulate_field(preset: str | Preset, seed: int, index: int = 0) -> Simulated
 def _draw_acquisition(preset: Preset, condition: Condition, rng: np.random.Generator) -> Acquisition:
     return dataclasses.replace(
         preset.acquisition,
+        probe_sigma_px=rng.uniform(*preset.probe_sigma_px),
         dose_per_px=rng.uniform(*preset.dose_per_px),
         noise_length_x_px=rng.uniform(*preset.noise_length_x_px),
         noise_length_y_px=rng.uniform(*preset.noise_length_y_px),
@@ -181,22 +184,23 @@ def _draw_loops(preset: Preset, condition: Condition, pixel_size_nm: float, rng:
     if preset.labelled_class != "closed":
         for _ in range(rng.poisson(rng.uniform(*preset.closed_per_megapixel) * megapixels)):
             diameter = rng.uniform(*preset.closed_diameter_px)
-            _place(_closed(diameter, rng.uniform(*preset.closed_attenuation), rng), loops, preset, rng)
+            _place(_closed(preset, diameter, rng.uniform(*preset.closed_attenuation), rng), loops, preset, rng)
     for _ in range(rng.poisson(rng.uniform(*preset.edge_on_per_megapixel) * megapixels)):
         length, thick = rng.uniform(*preset.edge_on_length_px), rng.uniform(4.0, 7.5)
         dark = rng.uniform(*preset.edge_on_attenuation)
-        rod = Loop("edge_on", 0, 0, max(length, 2.5 * thick), thick, rng.uniform(0, 180), 1.0, dark)
+        angle, halo = rng.uniform(0, 180), 2 * rng.uniform(*preset.halo)
+        rod = Loop("edge_on", 0, 0, max(length, 2.5 * thick), thick, angle, 1.0, dark, halo=halo)
         _place(rod, loops, preset, rng)
     return loops
 
 
 def _labelled(preset: Preset, diameter: float, rng: np.random.Generator) -> Loop:
     if preset.labelled_class == "closed":
-        return _closed(diameter, rng.uniform(*preset.attenuation), rng)
+        return _closed(preset, diameter, rng.uniform(*preset.attenuation), rng)
     # a minor axis of less than 9 px would close the ring
     ratio = max(rng.uniform(*preset.axis_ratio), min(9.0 / diameter, 1.0))
-    # the rims of larger loops are a little wider, those of small ones must leave a hole
-    sigma = min(rng.uniform(*preset.rim_sigma_px) * (diameter / 26.0) ** 0.15, 0.14 * ratio * diameter)
+    # the rims of small loops must leave a hole, those of large ones have the width of a dislocation's image
+    sigma = min(rng.uniform(*preset.rim_share) * diameter, 0.12 * ratio * diameter, 3.5)
     return Loop(
         kind="open",
         x_px=0,
@@ -209,12 +213,13 @@ def _labelled(preset: Preset, diameter: float, rng: np.random.Generator) -> Loop
         interior=rng.uniform(*preset.interior),
         lobes=rng.uniform(*preset.lobes),
         lobes_deg=rng.uniform(0, 180),
+        halo=rng.uniform(*preset.halo),
     )
 
 
-def _closed(diameter: float, attenuation: float, rng: np.random.Generator) -> Loop:
-    ratio, softness = rng.uniform(0.55, 1.0), rng.uniform(1.2, 2.2)
-    return Loop("closed", 0, 0, diameter, ratio * diameter, rng.uniform(0, 180), softness, attenuation)
+def _closed(preset: Preset, diameter: float, attenuation: float, rng: np.random.Generator) -> Loop:
+    ratio, softness, halo = rng.uniform(0.55, 1.0), rng.uniform(*preset.closed_softness_px), rng.uniform(*preset.halo)
+    return Loop("closed", 0, 0, diameter, ratio * diameter, rng.uniform(0, 180), softness, attenuation, halo=halo)
 
 
 def _place(loop: Loop, placed: list[Loop], preset: Preset, rng: np.random.Generator) -> None:
@@ -247,7 +252,7 @@ def _truth(
         level = float(np.exp(-plain[row, column]))
         cnr = level * rim_contrast(loop) / noise_std(level, acquisition)
         inside = -0.5 <= x <= shape[1] - 0.5 and -0.5 <= y <= shape[0] - 0.5
-        seen = inside and cnr * np.sqrt(_independent_px(loop, acquisition)) >= _ROSE
+        seen = inside and cnr * np.sqrt(_independent_px(loop, acquisition)) >= _PLAIN
         box = [*points.min(0), *points.max(0)]
         cut = bool(touches_border(np.array([box]), shape)[0])
         nm = diameter * pixel_size_nm

@@ -41,6 +41,9 @@ class Loop:
     lobes : float
         How much weaker the rim is along `lobes_deg` than across, 0 (even) to 1 (gone: the line of no contrast).
     lobes_deg : float
+    halo : float
+        Attenuation of the strained surroundings, as a share of the peak: even inside, fading outside. It lies under the
+        rim, and is no part of it.
     """
 
     kind: str
@@ -54,6 +57,7 @@ class Loop:
     interior: float = 0.0
     lobes: float = 0.0
     lobes_deg: float = 0.0
+    halo: float = 0.0
 
 
 def outline(loop: Loop, count: int = 64) -> np.ndarray:
@@ -92,16 +96,20 @@ def attenuation_map(loop: Loop, x_px: np.ndarray, y_px: np.ndarray) -> np.ndarra
     c, s = np.cos(np.deg2rad(loop.angle_deg)), np.sin(np.deg2rad(loop.angle_deg))
     u, v = c * dx + s * dy, -s * dx + c * dy
     if loop.kind == "edge_on":
-        return loop.attenuation * _rod(u, v, loop.diameter_px, loop.minor_px)
+        return loop.attenuation * (
+            _rod(u, v, loop.diameter_px, loop.minor_px)
+            + _halo(loop, np.hypot(_beyond(u, loop.diameter_px, loop.minor_px), v), 0.8 * loop.minor_px)
+        )
     distance = _distance(u, v, 0.5 * loop.diameter_px, 0.5 * loop.minor_px)
     if loop.kind == "closed":
         dome = 1 - 0.25 * np.clip((u / loop.diameter_px * 2) ** 2 + (v / loop.minor_px * 2) ** 2, 0, 1)
-        return loop.attenuation * dome / (1 + np.exp(np.clip(2.4 * distance / loop.rim_sigma_px, -40, 40)))
+        body = dome / (1 + np.exp(np.clip(2.4 * distance / loop.rim_sigma_px, -40, 40)))
+        return loop.attenuation * (body + _halo(loop, distance, 0.15 * loop.diameter_px))
     ridge = distance / loop.rim_sigma_px + HALF_WIDTH
     towards = np.cos(np.arctan2(dy, dx) - np.deg2rad(loop.lobes_deg)) ** 2
     rim = np.exp(-0.5 * ridge**2) * (1 - loop.lobes * towards)
     inside = loop.interior / (1 + np.exp(np.clip(2.5 * ridge, -40, 40)))
-    return loop.attenuation * np.maximum(rim, inside)
+    return loop.attenuation * (np.maximum(rim, inside) + _halo(loop, distance, 0.15 * loop.diameter_px))
 
 
 def add_loop(attenuation: np.ndarray, loop: Loop, margin_px: int = 0, texture: np.ndarray | None = None) -> None:
@@ -114,7 +122,7 @@ def add_loop(attenuation: np.ndarray, loop: Loop, margin_px: int = 0, texture: n
     texture : ndarray, same shape, optional
         Local factor: strain and surface damage make real rims uneven.
     """
-    reach = 4 * loop.rim_sigma_px + 2
+    reach = 4 * loop.rim_sigma_px + 2 + (0.75 * loop.diameter_px if loop.halo > 0 else 0)
     x0, y0, x1, y1 = tight_box(loop) + margin_px
     rows = slice(max(int(y0 - reach), 0), max(int(y1 + reach) + 1, 0))
     columns = slice(max(int(x0 - reach), 0), max(int(x1 + reach) + 1, 0))
@@ -172,5 +180,12 @@ def _distance(u: np.ndarray, v: np.ndarray, a: float, b: float) -> np.ndarray:
 
 def _rod(u: np.ndarray, v: np.ndarray, length: float, width: float) -> np.ndarray:
     sigma = width / (2 * HALF_WIDTH)
-    beyond = np.maximum(np.abs(u) - (0.5 * length - HALF_WIDTH * sigma), 0)
-    return np.exp(-0.5 * (beyond**2 + v**2) / sigma**2)
+    return np.exp(-0.5 * (_beyond(u, length, width) ** 2 + v**2) / sigma**2)
+
+
+def _beyond(u: np.ndarray, length: float, width: float) -> np.ndarray:
+    return np.maximum(np.abs(u) - 0.5 * (length - width), 0)
+
+
+def _halo(loop: Loop, distance: np.ndarray, length: float) -> np.ndarray:
+    return loop.halo * np.exp(-np.maximum(distance, 0) / length)
