@@ -1,0 +1,190 @@
+"""Multi-scale scan of an image with a cascade."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+
+from defectpipe.boxes import suppress
+from defectpipe.detection.cascade import Cascade
+from defectpipe.detection.lbp import corner_offsets, lbp_code
+
+_MAX_HITS_PER_LEVEL = 200_000
+
+
+@dataclass(frozen=True)
+class ScanRecipe:
+    """How an image is scanned; part of the model, for training and use must agree.
+
+    Parameters
+    ----------
+    context : float
+        Side of the window over the long side of the loop's box.
+    min_side_px, max_side_px : float
+        Range of window sides in the image.
+    level_factor : float
+        Ratio of successive window sides.
+    blur_sigma_px : float
+        Gaussian blur of the image before any level is made.
+    border_px : int
+        Mirrored margin around the image, so that loops at the border can be found.
+    coarse_step_below : float
+        Levels whose pixels are smaller than this many image pixels are scanned at every second position.
+    max_overlap : float
+        Intersection over union at which the weaker of two hits is dropped.
+    """
+
+    context: float = 1.3
+    min_side_px: float = 20.0
+    max_side_px: float = 240.0
+    level_factor: float = 1.15
+    blur_sigma_px: float = 1.5
+    border_px: int = 16
+    coarse_step_below: float = 1.7
+    max_overlap: float = 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One level of the pyramid: `scale` image pixels for each of its own."""
+
+    scale: float
+    pixels: np.ndarray
+    step: int
+
+
+def pyramid(image: np.ndarray, window_px: int, recipe: ScanRecipe) -> list[Level]:
+    """Levels of an image for a scan, finest first.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (height, width)
+
+    Returns
+    -------
+    list of Level
+        Level pixel (u, v) lies at image position ((u + 0.5) scale − 0.5 − border, likewise v). Empty for images
+        smaller than the smallest window.
+    """
+    border = min(recipe.border_px, min(image.shape) - 1)
+    octave = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REFLECT_101)
+    octave = cv2.GaussianBlur(octave, (0, 0), recipe.blur_sigma_px)
+    size = octave.shape
+    levels = []
+    side, shrunk = recipe.min_side_px, 1.0
+    while side <= min(recipe.max_side_px, min(size)):
+        scale = side / window_px
+        while scale / shrunk >= 2:
+            octave = cv2.resize(octave, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            shrunk *= 2
+        width, height = round(size[1] / scale), round(size[0] / scale)
+        if min(width, height) >= window_px:
+            pixels = cv2.resize(octave, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+            levels.append(Level(scale, pixels, 2 if scale < recipe.coarse_step_below else 1))
+        side *= recipe.level_factor
+    return levels
+
+
+def scan_level(cascade: Cascade, level: Level, step: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of one level that pass the cascade.
+
+    Returns
+    -------
+    corners : ndarray of int32, shape (n, 2)
+        Top left corner x, y, in level pixels.
+    margins : ndarray of float32, shape (n,)
+        Mean over the stages of the sum less the threshold.
+    """
+    packed = cascade.packed
+    integral = cv2.integral(level.pixels)
+    offsets = corner_offsets(packed.features, integral.shape[1])
+    return _scan(
+        integral.ravel(),
+        integral.shape[0] - 1,
+        integral.shape[1] - 1,
+        cascade.window_px,
+        offsets,
+        packed.first_stump,
+        packed.tables,
+        packed.thresholds,
+        step or level.step,
+        _MAX_HITS_PER_LEVEL,
+    )
+
+
+def window_boxes(corners: np.ndarray, window_px: int, level: Level, recipe: ScanRecipe, shape: tuple) -> np.ndarray:
+    """Square boxes of windows, in image px (`shape` is the image's height and width)."""
+    border = min(recipe.border_px, min(shape) - 1)
+    low = corners * level.scale - 0.5 - border
+    return np.concatenate([low, low + window_px * level.scale], 1)
+
+
+def find_candidates(
+    image: np.ndarray, cascade: Cascade, recipe: ScanRecipe, max_candidates: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates of an image, suppressed, best first.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (height, width)
+    max_candidates : int
+
+    Returns
+    -------
+    boxes : ndarray, shape (n, 4)
+        Square boxes whose side is the loop's long side (the context taken off), in image px.
+    scores : ndarray, shape (n,)
+        Between 0 and 1, higher is better; only their order has a meaning.
+    """
+    boxes, margins = raw_hits(image, cascade, recipe)
+    kept = suppress(boxes, margins, recipe.max_overlap, max_candidates)
+    return shrink(boxes[kept], recipe.context), 1 / (1 + np.exp(-margins[kept].astype(float)))
+
+
+def raw_hits(image: np.ndarray, cascade: Cascade, recipe: ScanRecipe) -> tuple[np.ndarray, np.ndarray]:
+    """Every window that passes, before suppression: boxes with context, margins."""
+    boxes, margins = [np.zeros((0, 4))], [np.zeros(0, np.float32)]
+    for level in pyramid(image, cascade.window_px, recipe):
+        corners, margin = scan_level(cascade, level)
+        boxes.append(window_boxes(corners, cascade.window_px, level, recipe, image.shape))
+        margins.append(margin)
+    return np.concatenate(boxes), np.concatenate(margins)
+
+
+def shrink(boxes: np.ndarray, factor: float) -> np.ndarray:
+    """Boxes about the same centres with sides divided by `factor`."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / (2 * factor)
+    return np.concatenate([centre - half, centre + half], 1)
+
+
+@njit(cache=True, nogil=True)
+def _scan(  # type: ignore[no-untyped-def]
+    integral, height, width, window, offsets, first_stump, tables, thresholds, step, max_hits
+):
+    corners = np.empty((max_hits, 2), np.int32)
+    margins = np.empty(max_hits, np.float32)
+    n = 0
+    stride = width + 1
+    n_stages = len(thresholds)
+    for y in range(0, height - window + 1, step):
+        for x in range(0, width - window + 1, step):
+            base = y * stride + x
+            margin = 0.0
+            passed = True
+            for s in range(n_stages):
+                total = 0.0
+                for k in range(first_stump[s], first_stump[s + 1]):
+                    total += np.float64(tables[k, lbp_code(integral, base, offsets[k])])
+                if total < thresholds[s]:
+                    passed = False
+                    break
+                margin += total - thresholds[s]
+            if passed and n < max_hits:
+                corners[n, 0] = x
+                corners[n, 1] = y
+                margins[n] = margin / n_stages
+                n += 1
+    return corners[:n].copy(), margins[:n].copy()
