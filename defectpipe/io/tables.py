@@ -134,7 +134,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_neutral(str(name)) for name in table.columns])
+    writer.writerow([neutral_text(str(name)) for name in table.columns])
     writer.writerows(zip(*(_cells(table[name]) for name in table.columns), strict=True))
     write_atomic(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
@@ -145,7 +145,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     Columns of `IMAGE_COLUMNS` and `LOOP_COLUMNS` have their types even where every cell is empty.
     """
     with Path(path).open(encoding="utf-8", newline="") as file:
-        rows = [[_raw(cell) for cell in row] for row in csv.reader(file)]
+        rows = [[restored_text(cell) for cell in row] for row in csv.reader(file)]
     header, body = rows[0], rows[1:]
     known = _IMAGE_TYPES | _LOOP_TYPES | _LABEL_TYPES
     return pd.DataFrame({name: _column([row[i] for row in body], known.get(name)) for i, name in enumerate(header)})
@@ -173,6 +173,17 @@ def write_json(values: Any, path: Path) -> None:
     """
     text = json.dumps(_plain(values), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def neutral_text(text: str) -> str:
+    """Text as a CSV cell that no spreadsheet runs: a ``'`` before what could begin a formula."""
+    # Text that has quotes before such a character gets one more, so that reading takes off exactly one.
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
+
+
+def restored_text(text: str) -> str:
+    """What `neutral_text` was given."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
 def _typed(rows: Sequence[dict[str, Any]] | pd.DataFrame, types: dict[str, str]) -> pd.DataFrame:
@@ -213,14 +224,14 @@ def _cells(column: pd.Series) -> list[str]:
 
 def _cell(value: Any, name: str) -> str:
     if isinstance(value, str):
-        return _neutral(value)
+        return neutral_text(value)
     if value is None or pd.isna(value):
         return ""
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, float | np.floating):
         return _number(float(value), name)
-    return _neutral(str(value)) if not isinstance(value, int | np.integer) else str(int(value))
+    return neutral_text(str(value)) if not isinstance(value, int | np.integer) else str(int(value))
 
 
 def _number(value: float, name: str) -> str:
@@ -230,15 +241,6 @@ def _number(value: float, name: str) -> str:
         text = f"{value:.3f}".rstrip("0").rstrip(".")
         return "0" if text == "-0" else text
     return f"{value + 0.0:.6g}"
-
-
-def _neutral(text: str) -> str:
-    # Text that has quotes before such a character gets one more, so that reading takes off exactly one.
-    return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
-
-
-def _raw(text: str) -> str:
-    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
 def _column(cells: list[str], kind: str | None) -> pd.Series:
