@@ -1,0 +1,167 @@
+"""One stage for one image: what a worker process does. The work itself is in `defectpipe.analysis`."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from defectpipe.errors import DefectpipeError
+from defectpipe.settings import Settings
+from tasks.plan import Plan, ResultFiles
+from tasks.stamps import Inputs, Stamp, read_stamp, write_stamp
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from defectpipe.model import LoopModel
+
+    from defectpipe.io.folder import ImageFile
+    from defectpipe.micrograph import Micrograph
+
+UPSTREAM = {"candidates": None, "screening": "candidates", "measurement": "screening"}
+LONGEST_REASON = 400
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """Everything that a process needs to compute one stage for one image."""
+
+    stage: str
+    image: str
+    file: ImageFile
+    model: Path
+    model_sha256: str
+    settings: Settings
+    pixel_size: tuple[float, str] | None
+    inputs: Inputs
+    upstream: ResultFiles | None
+    result: ResultFiles
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: the reason of a failure, and its traceback where the program was surprised."""
+
+    reason: str = ""
+    surprise: str = field(default="", repr=False)
+
+
+def make_job(plan: Plan, stage: str, image: str) -> StageJob:
+    """The job of one stage for one image of the plan."""
+    above = UPSTREAM[stage]
+    pixel_size = plan.pixel_size_of(image)
+    return StageJob(
+        stage=stage,
+        image=image,
+        file=plan.images[image],
+        model=plan.model.path,
+        model_sha256=plan.model.sha256,
+        settings=plan.settings,
+        pixel_size=None if pixel_size is None else (pixel_size[0], pixel_size[1]),
+        inputs=plan.inputs(stage, image),
+        upstream=None if above is None else plan.result(above, image),
+        result=plan.result(stage, image),
+    )
+
+
+def run_job(job: StageJob) -> Outcome:
+    """Compute, and write the table, then the stamp. An image that cannot be computed has a stamp that says why."""
+    _prepare(job)
+    began = time.perf_counter()
+    # Between the two writes there must be no stamp that vouches for a table it does not know.
+    job.result.stamp.unlink(missing_ok=True)
+    above = read_stamp(job.upstream.stamp) if job.upstream is not None else None
+    if above is not None and above.failed:
+        return fail(job, above.reason)
+    try:
+        table, frames = _compute(job)
+    except DefectpipeError as error:
+        return fail(job, str(error), seconds=time.perf_counter() - began)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return fail(job, reason, traceback.format_exc(), time.perf_counter() - began)
+    from defectpipe.io.tables import write_parquet
+
+    write_parquet(table, job.result.table)
+    seconds = time.perf_counter() - began
+    write_stamp(job.result.stamp, Stamp(job.inputs.parts, job.inputs.reading, frames=frames, seconds=seconds))
+    return Outcome()
+
+
+def fail(job: StageJob, reason: str, surprise: str = "", seconds: float = 0.0) -> Outcome:
+    """Stamp the result as failed; the reason always stands beside the image, so it need not begin with its name."""
+    reason = reason.removeprefix(f"{job.image}: ")
+    reason = reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + " …"
+    job.result.table.unlink(missing_ok=True)
+    stamp = Stamp(job.inputs.parts, job.inputs.reading, failed=True, reason=reason, seconds=seconds)
+    write_stamp(job.result.stamp, stamp)
+    return Outcome(reason, surprise)
+
+
+def read_frames(file: ImageFile, image: str, pixel_size: tuple[float, str] | None) -> list[Micrograph]:
+    """All frames of an image, calibrated as the run says."""
+    from defectpipe.io.micrographs import read_micrographs
+
+    if pixel_size is None:
+        return read_micrographs(file, image=image)
+    if pixel_size[1] == "argument":
+        return read_micrographs(file, image=image, pixel_size_nm=pixel_size[0])
+    return read_micrographs(file, image=image, pixel_sizes={image: pixel_size[0]})
+
+
+def _compute(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    import pandas as pd
+
+    from defectpipe.io.tables import read_parquet
+
+    above = None if job.upstream is None else read_parquet(job.upstream.table)
+    model = _model(job.model, job.model_sha256)
+    tables, facts = [], []
+    for m in read_frames(job.file, job.image, job.pixel_size):
+        part = None if above is None else above[above["frame"] == m.frame].drop(columns="frame").reset_index(drop=True)
+        table = _stage_function(job.stage)(m, part, model, job.settings)
+        tables.append(table.assign(frame=m.frame))
+        facts.append(_facts(m))
+    return pd.concat(tables, ignore_index=True), facts
+
+
+def _prepare(job: StageJob) -> None:
+    """Load code and model, so that the first image of a process does not seem slower than the others."""
+    from defectpipe.io import micrographs, tables  # noqa: F401
+
+    _stage_function(job.stage)
+    _model(job.model, job.model_sha256)
+
+
+def _stage_function(stage: str) -> Callable[..., pd.DataFrame]:
+    from defectpipe import analysis
+
+    if stage == "candidates":
+        return lambda m, _above, model, settings: analysis.detect_candidates(m, model, settings)
+    return {"screening": analysis.screen_candidates, "measurement": analysis.measure_loops}[stage]
+
+
+def _facts(m: Micrograph) -> dict[str, Any]:
+    """What the tables say of a frame, so that nothing has to read the image again to write them."""
+    return {
+        "frame": m.frame,
+        "height_px": m.shape[0],
+        "width_px": m.shape[1],
+        "pixel_size_nm": m.pixel_size_nm,
+        "pixel_size_source": m.calibration.source if m.calibration else "",
+        "magnification": m.magnification,
+        "notes": list(m.notes),
+        "constant": bool(m.pixels.size and (m.pixels == m.pixels.flat[0]).all()),
+    }
+
+
+@lru_cache(maxsize=1)
+def _model(path: Path, sha256: str) -> LoopModel:
+    """The model, loaded once a process; the hash makes a changed file another model."""
+    from defectpipe.model import LoopModel
+
+    return LoopModel.load(path)

@@ -1,0 +1,91 @@
+"""What the terminal shows, what ``run.log`` keeps, and the progress bars."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from luigi.parameter import ParameterException
+from tqdm import tqdm
+
+from defectpipe.errors import DefectpipeError
+
+logger = logging.getLogger("defectpipe.run")
+_LOGGERS = (logging.getLogger("defectpipe"), logging.getLogger("luigi-interface"))
+
+
+class _Terminal(logging.Handler):
+    """Plain lines on standard output that leave a progress bar in peace."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+
+
+class _PlainErrors(logging.Filter):
+    """A user's error is one sentence, not a traceback; only what surprises the program keeps its traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, DefectpipeError | ParameterException):
+            record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
+        return True
+
+
+def set_up_terminal() -> None:
+    """Show the run's own lines plainly, and Luigi's as Luigi's options say, its users' errors as one sentence."""
+    run, luigi_log = _LOGGERS
+    if not any(isinstance(handler, _Terminal) for handler in run.handlers):
+        terminal = _Terminal(logging.INFO)
+        terminal.setFormatter(logging.Formatter("%(message)s"))
+        run.addHandler(terminal)
+        run.setLevel(logging.INFO)
+        luigi_log.addFilter(_PlainErrors())
+
+
+def open_run_log(path: Path) -> logging.Handler:
+    """Begin to write everything to `path` too, after what earlier runs left there.
+
+    Returns
+    -------
+    logging.Handler
+        For `close_run_log`.
+    """
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # The terminal has a level of its own; the file tells more.
+    for log, level in zip(_LOGGERS, (logging.DEBUG, logging.INFO), strict=True):
+        log.addHandler(handler)
+        log.setLevel(level)
+    return handler
+
+
+def close_run_log(handler: logging.Handler, error: BaseException | None = None) -> None:
+    """End what `open_run_log` began, with the error that ended the run before its tasks could."""
+    if error is not None:
+        handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%s", (error,), None))
+    for log in _LOGGERS:
+        log.removeHandler(handler)
+    handler.close()
+
+
+class Progress:
+    """One bar a stage, on a terminal; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars: dict[str, tqdm] = {}
+
+    def expect(self, stage: str, total: int) -> None:
+        """Open the stage's bar, after closing those of other stages."""
+        self.close()
+        self._bars[stage] = tqdm(total=total, desc=stage, unit="image", disable=None)
+
+    def step(self, stage: str, n: int = 1) -> None:
+        """Move the stage's bar."""
+        if stage in self._bars:
+            self._bars[stage].update(n)
+
+    def close(self) -> None:
+        """Close the open bars."""
+        while self._bars:
+            self._bars.popitem()[1].close()

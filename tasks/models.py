@@ -1,0 +1,140 @@
+"""Making models and data sets: what a run over a folder takes for granted."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import luigi
+
+from defectpipe.errors import DefectpipeError
+from defectpipe.settings import Settings
+from tasks.engine import usable_cores
+from tasks.hashes import HashMemory
+from tasks.logs import Progress, logger, set_up_terminal
+from tasks.register import refuse_unknown_keys
+from tasks.stamps import Inputs, Stamp, digest, read_stamp, write_stamp
+from tasks.training_set import TrainingFolder, find_training_folder, read_training_images
+
+TRAINING_VERSION = 1
+
+
+class MakingTask(luigi.Task):
+    """A task that makes one thing; what the user has to put right counts as a failed task, with one sentence."""
+
+    def make(self) -> None:
+        """Make it."""
+
+    def is_made(self) -> bool:
+        """Whether it is there, made from these parameters and this input."""
+        return False
+
+    def complete(self) -> bool:
+        """As Luigi asks."""
+        try:
+            set_up_terminal()
+            refuse_unknown_keys()
+            return self.is_made()
+        except DefectpipeError:
+            # `run` meets the same error, and says it.
+            return False
+
+    def run(self) -> None:
+        """As Luigi asks."""
+        refuse_unknown_keys()
+        self.make()
+
+
+class TrainModel(MakingTask):
+    """Cascade and screener trained on a folder of images and labels, cross-validated by group."""
+
+    images_dir = luigi.Parameter(description="folder of micrographs")
+    labels_dir = luigi.Parameter(description="their labels: a folder that mirrors the images, or one file")
+    label_format = luigi.Parameter(default="", description="format of the labels, where they could be two things")
+    name = luigi.Parameter(description="name of the model")
+    groups = luigi.Parameter(default="", description="CSV file: image, group, and fold if folds are given")
+    models_dir = luigi.Parameter(default="models", description="folder of models; the model is a folder in it")
+    recipe = luigi.Parameter(default="", description="JSON file that changes the training's recipe")
+    settings = luigi.Parameter(default="", description="JSON file of settings")
+    seed = luigi.IntParameter(default=0, description="seed of everything random")
+
+    @cached_property
+    def folder(self) -> TrainingFolder:
+        """The images and labels, as far as they can be known without reading them."""
+        return find_training_folder(self.images_dir, self.labels_dir, self.groups)
+
+    def is_made(self) -> bool:
+        """Whether the model is there, and was trained from just this."""
+        stamp = read_stamp(self._stamp())
+        return stamp is not None and self._target().is_dir() and not stamp.stale_because(self._inputs())
+
+    def make(self) -> None:
+        """Train, then stamp the model."""
+        from defectpipe.training import train_loop_model
+
+        if self._target().exists() and read_stamp(self._stamp()) is None:
+            raise DefectpipeError(f"{self._target()}: there is a model of this name already; give another --name.")
+        settings = Settings.read(Path(self.settings)) if self.settings else Settings()
+        images = read_training_images(self.folder, self.label_format or None, settings)
+        self._stamp().unlink(missing_ok=True)
+        path = train_loop_model(images, self.name, Path(self.models_dir), recipe=self._recipe(), seed=self.seed)
+        write_stamp(self._stamp(), Stamp(self._inputs().parts))
+        logger.info("the model is in %s; its figures are in card.json", path)
+
+    def _target(self) -> Path:
+        return Path(self.models_dir) / self.name
+
+    def _stamp(self) -> Path:
+        return Path(self.models_dir) / ".defectpipe" / f"{self.name}.json"
+
+    def _recipe(self) -> Path | None:
+        return Path(self.recipe) if self.recipe else None
+
+    def _inputs(self) -> Inputs:
+        memory = HashMemory(Path(self.models_dir) / ".defectpipe" / f"{self.name}.hashes.json")
+        texts = [Path(name) for name in (self.groups, self.recipe, self.settings) if name]
+        known = memory.hash_files([*self.folder.files(), *texts], usable_cores())
+        content = {path.as_posix(): value for path, value in known.items()}
+        given = {"label_format": self.label_format, "seed": self.seed}
+        return Inputs({"training": TRAINING_VERSION, "files": digest(content)} | given)
+
+
+class SimulateDataset(MakingTask):
+    """A folder of simulated micrographs with exact truth."""
+
+    kind = luigi.ChoiceParameter(default="loops", choices=["loops"], description="what is simulated")
+    n = luigi.IntParameter(default=6, description="number of images")
+    seed = luigi.IntParameter(default=1, description="seed; the same seed gives the same bytes")
+    preset = luigi.Parameter(default="demo", description="named settings of the simulation")
+    output_dir = luigi.Parameter(description="folder of the data set")
+
+    def is_made(self) -> bool:
+        """Whether this very set is there."""
+        stamp = read_stamp(self._stamp())
+        made = (Path(self.output_dir) / "manifest.json").is_file()
+        return made and stamp is not None and not stamp.stale_because(self._inputs())
+
+    def make(self) -> None:
+        """Simulate."""
+        from defectpipe.simulation.dataset import simulate_loops
+
+        if self.n < 1 or self.seed < 0:
+            raise DefectpipeError(f"--n {self.n} --seed {self.seed}: at least one image, and a seed of at least 0.")
+        progress = Progress()
+        progress.expect("simulation", self.n)
+        manifest = simulate_loops(
+            self.n, self.seed, self.preset, self.output_dir, progress=lambda _done, _n: progress.step("simulation")
+        )
+        progress.close()
+        write_stamp(self._stamp(), Stamp(self._inputs().parts))
+        logger.info("%d images with their truth are in %s", self.n, manifest.parent)
+
+    def _stamp(self) -> Path:
+        return Path(self.output_dir) / ".defectpipe" / "simulation.json"
+
+    def _inputs(self) -> Inputs:
+        from defectpipe.simulation.dataset import SIMULATION_VERSION
+        from defectpipe.simulation.presets import find_preset
+
+        given = {"kind": self.kind, "n": self.n, "seed": self.seed, "preset": find_preset(self.preset).sha256()}
+        return Inputs({"simulation": SIMULATION_VERSION} | given)

@@ -1,0 +1,167 @@
+"""A picture of every image with what was found on it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from defectpipe.errors import DefectpipeError
+from tasks.jobs import LONGEST_REASON, Outcome, StageJob, make_job, read_frames
+from tasks.labels import read_labels
+from tasks.logs import logger
+from tasks.plan import Plan
+from tasks.session import Session
+from tasks.stages import MeasureLoops, ShardTask, stale_images
+from tasks.stamps import Inputs, Stamp, read_stamp, stale_because, write_stamp
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OVERLAY_VERSION = 1
+# File systems take 255 bytes; the rest is for the frame's number and the extension.
+LONGEST_NAME = 230
+
+
+@dataclass(frozen=True)
+class OverlayJob:
+    """Everything that a process needs to draw one image: its measurement, and where the pictures go."""
+
+    measured: StageJob
+    labels: pd.DataFrame | None
+    box_convention: str
+    inputs: Inputs
+    stamp: Path
+    folder: Path
+
+
+class DrawOverlays(ShardTask):
+    """Pictures of the images of one part of the folder."""
+
+    requirement = MeasureLoops
+    bar = "overlays"
+    priority = 5
+
+    def stale(self, session: Session) -> dict[str, str]:
+        """The images whose picture is absent, or shows something else than was measured."""
+        plan, stale = session.plan, {}
+        images = plan.shards[self.shard]
+        # Labels are matched with the measured images: until all are measured, there is nothing to compare.
+        unmeasured = stale_images(session, "measurement", images if plan.labels_dir is None else list(plan.images))
+        for image in images:
+            if unmeasured:
+                stale[image] = "new"
+            elif reason := self._reason(plan, image):
+                stale[image] = reason
+        return stale
+
+    def work_on(self, session: Session, stale: dict[str, str]) -> None:
+        """Draw on the run's engine. A picture that cannot be drawn is left out, and said."""
+        for job, outcome in session.engine.map(draw, [make_overlay_job(session.plan, image) for image in stale]):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            if outcome.reason:
+                logger.warning("%s: no picture of it (%s)", job.measured.image, outcome.reason)
+                logger.debug("%s", outcome.surprise)
+            session.progress.step(self.bar)
+
+    @staticmethod
+    def _reason(plan: Plan, image: str) -> str:
+        measured = read_stamp(plan.result("measurement", image).stamp)
+        frames = len(measured.frames) if measured is not None else 0
+        pictures = overlay_paths(plan.output_dir / "overlays", image, frames)
+        return stale_because(overlay_stamp(plan, image), overlay_inputs(plan, image), *pictures)
+
+
+def overlay_paths(folder: Path, image: str, n_frames: int) -> list[Path]:
+    """One path a frame: the input's tree is mirrored and the extension kept, so that no two images share a picture."""
+    place, _slash, name = image.rpartition("/")
+    if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
+        name = name[:40] + "-" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    if n_frames == 1:
+        return [folder / place / f"{name}.jpg"]
+    return [folder / place / f"{name}.{frame:04d}.jpg" for frame in range(n_frames)]
+
+
+def overlay_stamp(plan: Plan, image: str) -> Path:
+    """Where the stamp of an image's pictures is."""
+    return plan.result("overlays", image).stamp
+
+
+def overlay_inputs(plan: Plan, image: str) -> Inputs:
+    """What the pictures of an image depend on."""
+    labels = read_labels(plan)
+    upstream = plan.inputs("measurement", image).fingerprint
+    return Inputs(
+        {"overlay": OVERLAY_VERSION, "upstream": upstream, "labels": "" if labels is None else labels.digest_of(image)}
+    )
+
+
+def make_overlay_job(plan: Plan, image: str) -> OverlayJob:
+    """The job that draws one image of the plan."""
+    labels = read_labels(plan)
+    return OverlayJob(
+        measured=make_job(plan, "measurement", image),
+        labels=None if labels is None else labels.of(image),
+        box_convention=plan.model.box_convention,
+        inputs=overlay_inputs(plan, image),
+        stamp=overlay_stamp(plan, image),
+        folder=plan.output_dir / "overlays",
+    )
+
+
+def draw(job: OverlayJob) -> Outcome:
+    """Draw every frame of an image that did not fail; a failed one has no picture."""
+    measured, before = read_stamp(job.measured.result.stamp), read_stamp(job.stamp)
+    n_frames = len(measured.frames) if measured is not None and not measured.failed else 0
+    pictures = overlay_paths(job.folder, job.measured.image, n_frames) if n_frames else []
+    if before is not None:
+        remove_pictures(before, job.folder, keep=pictures)
+    listed = [{"picture": path.relative_to(job.folder).as_posix()} for path in pictures]
+    # Vouches for nothing, but lists the files, so that they can be cleared away if this process is killed here.
+    write_stamp(job.stamp, Stamp({}, failed=not pictures, frames=listed))
+    outcome = Outcome()
+    try:
+        _draw_frames(job, pictures)
+    except OSError:
+        raise
+    except Exception as error:
+        surprise = "" if isinstance(error, DefectpipeError) else traceback.format_exc()
+        outcome = Outcome(f"{type(error).__name__}: {error}"[:LONGEST_REASON], surprise)
+    failed = bool(outcome.reason) or not pictures
+    write_stamp(job.stamp, Stamp(job.inputs.parts, failed=failed, reason=outcome.reason, frames=listed))
+    return outcome
+
+
+def remove_pictures(stamp: Stamp, folder: Path, keep: Sequence[Path] = ()) -> None:
+    """Remove the pictures that a stamp lists, and the folders that this leaves empty."""
+    for entry in stamp.frames:
+        path = folder / entry["picture"]
+        if path not in keep:
+            path.unlink(missing_ok=True)
+            for above in path.relative_to(folder).parents:
+                with contextlib.suppress(OSError):
+                    (folder / above).rmdir()
+
+
+def _draw_frames(job: OverlayJob, pictures: Sequence[Path]) -> None:
+    from defectpipe.io.tables import loops_table, read_parquet
+    from defectpipe.report.overlays import write_overlay
+    from defectpipe.statistics.agreement import LABELLED_FRAME
+
+    if not pictures:
+        return
+    loops = loops_table(read_parquet(job.measured.result.table))
+    frames = read_frames(job.measured.file, job.measured.image, job.measured.pixel_size)
+    for m, path in zip(frames, pictures, strict=True):
+        write_overlay(
+            path,
+            m,
+            loops[loops["frame"] == m.frame],
+            labels=job.labels if m.frame == LABELLED_FRAME else None,
+            box_convention=job.box_convention,
+        )

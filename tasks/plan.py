@@ -1,0 +1,201 @@
+"""What a run works on: its images, model and settings, the parts they come in, and what each result depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from defectpipe.errors import DefectpipeError
+from defectpipe.settings import Settings
+from tasks.hashes import HashMemory
+from tasks.stamps import Inputs, digest
+
+if TYPE_CHECKING:
+    from defectpipe.io.folder import ImageFile
+    from tasks.options import RunOptions
+
+STATE_FOLDER = ".defectpipe"
+STAGES = ("candidates", "screening", "measurement")
+IMAGES_PER_SHARD = 64
+MAX_SHARDS = 128
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """Where one stage keeps the result of one image: its table, and the stamp that is written last."""
+
+    table: Path
+    stamp: Path
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model as far as the tasks need to know it."""
+
+    path: Path
+    name: str
+    sha256: str
+    box_convention: str
+    card: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The images of one folder with everything that decides what becomes of them.
+
+    Parameters
+    ----------
+    output_dir : Path
+    images : mapping of str to ImageFile
+        By name, sorted.
+    hashes : mapping of str to str
+        Image to the hash of its content (and of the files that belong to it); empty where it cannot be read.
+    label_hashes : mapping of str to str
+        Label file to the hash of its content.
+    labels_dir : Path or None
+    label_format : str or None
+    pixel_sizes : mapping of str to float
+        From ``pixel_sizes.csv``.
+    pixel_size_nm : float or None
+        The argument.
+    model : ModelInfo
+    settings : Settings
+    """
+
+    output_dir: Path
+    images: Mapping[str, ImageFile]
+    hashes: Mapping[str, str]
+    label_hashes: Mapping[str, str]
+    labels_dir: Path | None
+    label_format: str | None
+    pixel_sizes: Mapping[str, float]
+    pixel_size_nm: float | None
+    model: ModelInfo
+    settings: Settings
+
+    @property
+    def state_dir(self) -> Path:
+        """Where everything lives that is not for people."""
+        return self.output_dir / STATE_FOLDER
+
+    @cached_property
+    def shards(self) -> list[list[str]]:
+        """Image names in parts of about `IMAGES_PER_SHARD`: a power of two of them, by hash, so that parts stay put."""
+        n = 1
+        while n < MAX_SHARDS and n * IMAGES_PER_SHARD < len(self.images):
+            n *= 2
+        shards: list[list[str]] = [[] for _ in range(n)]
+        for image in self.images:
+            shards[int(image_key(image)[:8], 16) % n].append(image)
+        return shards
+
+    def result(self, stage: str, image: str) -> ResultFiles:
+        """Where the result of one image is; independent of the other images and of how the names sort or look."""
+        key = image_key(image)
+        folder = self.state_dir / stage / key[:2]
+        return ResultFiles(folder / f"{key}.parquet", folder / f"{key}.json")
+
+    def inputs(self, stage: str, image: str) -> Inputs:
+        """What the result of one stage for one image depends on."""
+        from defectpipe.analysis import ANALYSIS_VERSION
+
+        parts: dict[str, Any] = {"stage": stage, "algorithm": ANALYSIS_VERSION[stage]}
+        pixel_size = self.pixel_size_of(image)
+        if stage == "candidates":
+            parts |= {"image": self.hashes[image], "model": self.model.sha256} | self._settings("detection")
+        elif stage == "screening":
+            parts |= {"upstream": self.inputs("candidates", image).fingerprint} | self._settings("screening")
+        elif stage == "measurement":
+            parts |= {"upstream": self.inputs("screening", image).fingerprint} | self._settings("measurement")
+            parts["pixel_size"] = pixel_size
+        else:
+            raise ValueError(f"no stage {stage!r}")
+        return Inputs(parts, {"pixel_size": pixel_size})
+
+    def pixel_size_of(self, image: str) -> list[Any] | None:
+        """The pixel size given beside the image's own metadata, with its source; None where none is."""
+        from defectpipe.io.micrographs.pixel_sizes import given_size
+
+        given = given_size(image, self.pixel_sizes)
+        if given is not None:
+            return [given, "pixel_sizes.csv"]
+        return None if self.pixel_size_nm is None else [self.pixel_size_nm, "argument"]
+
+    def shard_fingerprint(self, shard: int) -> str:
+        """Hash of everything that the measured loops of one part depend on."""
+        return digest({image: self.inputs("measurement", image).fingerprint for image in self.shards[shard]})
+
+    def _settings(self, section: str) -> dict[str, Any]:
+        values = dataclasses.asdict(getattr(self.settings, section))
+        return {f"{section}.{name}": value for name, value in values.items()}
+
+
+def make_plan(options: RunOptions, threads: int) -> Plan:
+    """List and hash the folder's files, and find the model.
+
+    Raises
+    ------
+    DefectpipeError
+        The folder holds no image, or the model is missing.
+    """
+    from defectpipe.io.folder import list_images
+    from defectpipe.io.micrographs import read_pixel_sizes
+
+    exclude = [options.output_dir] + ([options.labels_dir] if options.labels_dir else [])
+    files = {file.image: file for file in list_images(options.input_dir, exclude)}
+    if not files:
+        raise DefectpipeError(f"{options.input_dir}: no file in this folder looks like a micrograph.")
+    labels = _label_files(options.labels_dir)
+    belonging = {image: _companions(file.path) for image, file in files.items()}
+    wanted = {file.path for file in files.values()} | {p for paths in belonging.values() for p in paths}
+    memory = HashMemory(options.output_dir / STATE_FOLDER / "hashes.json", options.verify)
+    known = memory.hash_files(sorted(wanted | set(labels.values())), threads)
+    hashes = {image: known[file.path] for image, file in files.items()}
+    for image, paths in belonging.items():
+        if paths:
+            hashes[image] = digest([hashes[image], *(known[path] for path in paths)])
+    return Plan(
+        output_dir=options.output_dir,
+        images=files,
+        hashes=hashes,
+        label_hashes={name: known[path] for name, path in labels.items()},
+        labels_dir=options.labels_dir,
+        label_format=options.label_format,
+        pixel_sizes=read_pixel_sizes(options.input_dir),
+        pixel_size_nm=options.pixel_size_nm,
+        model=find_model_info(options.model),
+        settings=options.settings,
+    )
+
+
+def find_model_info(name: str) -> ModelInfo:
+    """A model by name (in ``models/`` of the working directory, or built in) or by path."""
+    from defectpipe.model import LoopModel, find_model
+
+    path = find_model(name, [Path.cwd() / "models"])
+    model = LoopModel.load(path)
+    return ModelInfo(path, model.name, model.sha256, model.box_convention, model.card)
+
+
+def image_key(image: str) -> str:
+    """A file name for whatever is kept of an image: fixed length, and different for any two images."""
+    return hashlib.blake2b(image.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _companions(path: Path) -> list[Path]:
+    """Files beside an image that its reader looks into: JEOL's text, the other half of an EMI/SER pair."""
+    suffixes = {".tif": (".txt",), ".tiff": (".txt",), ".ser": (".emi",)}.get(path.suffix.lower(), ())
+    return [path.with_suffix(suffix) for suffix in suffixes if path.with_suffix(suffix).is_file()]
+
+
+def _label_files(labels: Path | None) -> dict[str, Path]:
+    if labels is None:
+        return {}
+    if labels.is_file():
+        return {labels.name: labels}
+    return {path.relative_to(labels).as_posix(): path for path in sorted(labels.rglob("*")) if path.is_file()}

@@ -1,0 +1,62 @@
+"""The whole run: tables, agreement, pictures, summary; and an exit status that tells the truth."""
+
+from __future__ import annotations
+
+import luigi
+
+from defectpipe.errors import DefectpipeError
+from tasks.base import FolderTask
+from tasks.logs import logger
+from tasks.overlays import DrawOverlays
+from tasks.session import Session
+from tasks.summary import closing_lines, summarise
+from tasks.sweep import sweep
+from tasks.tables import WriteTables
+
+_NAMED_FAILURES = 10
+
+
+class FailedImagesError(DefectpipeError):
+    """Every result is written, but some images have none."""
+
+
+class RunAll(FolderTask):
+    """A folder of micrographs in; loop statistics with their uncertainty, tables and pictures out."""
+
+    def needs(self, session: Session) -> list[luigi.Task]:
+        """Tables and pictures."""
+        pictures = [self.child(DrawOverlays, shard=i) for i in range(len(session.plan.shards))]
+        return [self.child(WriteTables), *pictures]
+
+    def work(self, session: Session) -> None:
+        """Write the summary, clear away what is of no image, and fail if an image has failed."""
+        from defectpipe.io.tables import read_csv, write_json
+
+        session.progress.close()
+        out = session.plan.output_dir
+        summary = summarise(session, read_csv(out / "images.csv"), read_csv(out / "loops.csv"))
+        write_json(summary, out / "summary.json")
+        sweep(session.plan)
+        for line in closing_lines(session, summary):
+            logger.info("%s", line)
+        refuse_failures(summary)
+
+
+def refuse_failures(summary: dict[str, dict[str, dict[str, str]]]) -> None:
+    """Raise what the run as a whole must end with when images or label files failed.
+
+    Raises
+    ------
+    FailedImagesError
+        Names how many, and the first of them with their reasons.
+    """
+    failed = dict(summary["failed"])
+    broken = dict(summary["labels"]["errors"]) if "labels" in summary else {}
+    if not failed and not broken:
+        return
+    counted = [f"{len(failed)} images failed"] * bool(failed) + [f"{len(broken)} label files failed"] * bool(broken)
+    lines = [f"  {name}: {reason}" for name, reason in {**failed, **broken}.items()]
+    more = len(lines) - _NAMED_FAILURES
+    rest = [f"  and {more} more: images.csv and evaluation.json have them all"] if more > 0 else []
+    said = "\n".join([*lines[:_NAMED_FAILURES], *rest])
+    raise FailedImagesError(f"{' and '.join(counted)}; everything else is done and written.\n{said}")

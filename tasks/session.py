@@ -1,0 +1,120 @@
+"""One run in progress: it holds the output folder's lock, the plan, the engine, the log."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from defectpipe.errors import DefectpipeError
+from tasks.engine import Engine, open_engine, usable_cores
+from tasks.lock import FolderLock
+from tasks.logs import Progress, close_run_log, logger, open_run_log, set_up_terminal
+from tasks.options import RunOptions, simulate_demonstration
+from tasks.plan import STATE_FOLDER, Plan, make_plan
+from tasks.register import refuse_unknown_keys
+
+if TYPE_CHECKING:
+    from tasks.labels import Labels
+
+_sessions: dict[str, Session] = {}
+_numbers = itertools.count(1)
+
+
+@dataclass(eq=False)
+class Session:
+    """State of one run, shared by its tasks in this process."""
+
+    key: str
+    options: RunOptions
+    plan: Plan
+    engine: Engine
+    lock: FolderLock
+    log: Any
+    progress: Progress = field(default_factory=Progress)
+    began: float = field(default_factory=time.monotonic)
+    computed: Counter[str] = field(default_factory=Counter)
+    images_computed: set[str] = field(default_factory=set)
+    labels: Labels | None = None
+    stale: dict[str, dict[int, dict[str, str]]] = field(default_factory=dict)
+    announced: set[str] = field(default_factory=set)
+
+    def note_stale(self, stage: str, shard: int, reasons: dict[str, str]) -> None:
+        """Remember what of one part a stage has to compute, until it begins."""
+        if stage not in self.announced:
+            self.stale.setdefault(stage, {})[shard] = reasons
+
+    def announce(self, stage: str) -> None:
+        """When a stage begins: say what it computes and why, and open its bar."""
+        if stage not in self.announced:
+            self.announced.add(stage)
+            reasons = [reason for part in self.stale[stage].values() for reason in part.values()]
+            why = ", ".join(f"{reason}: {n}" for reason, n in sorted(Counter(reasons).items()))
+            logger.info("%s: %d of %d images to compute (%s)", stage, len(reasons), len(self.plan.images), why)
+            self.progress.expect(stage, len(reasons))
+
+    def close(self) -> None:
+        """End the run: bars, processes, log, and last the lock."""
+        _sessions.pop(self.key, None)
+        self.progress.close()
+        self.engine.close()
+        close_run_log(self.log)
+        self.lock.release()
+
+
+def begin(options: RunOptions) -> Session:
+    """Begin a run: lock the output folder, open the log, look at the input.
+
+    Raises
+    ------
+    DefectpipeError
+        The folder is in use, holds no image, the configuration has unknown keys, and so on.
+    """
+    set_up_terminal()
+    refuse_unknown_keys()
+    for other in list(_sessions.values()):
+        if other.options.output_dir == options.output_dir:
+            other.close()
+    engine = open_engine(options.engine, options.n_jobs)
+    lock = FolderLock(options.output_dir / STATE_FOLDER / "lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise DefectpipeError(f"{options.output_dir}: cannot be written ({error.strerror}).") from error
+    log = open_run_log(options.output_dir / "run.log")
+    try:
+        if options.is_demonstration:
+            options = simulate_demonstration(options)
+        logger.info("%s", _announcement(options))
+        plan = make_plan(options, options.n_jobs or usable_cores())
+        # No more processes than images.
+        engine = open_engine(options.engine, min(options.n_jobs or usable_cores(), len(plan.images)))
+        session = Session(str(next(_numbers)), options, plan, engine, lock, log)
+    except BaseException as error:
+        close_run_log(log, error)
+        lock.release()
+        raise
+    _sessions[session.key] = session
+    return session
+
+
+def session_of(key: str) -> Session:
+    """The session of that key."""
+    return _sessions[key]
+
+
+def close_sessions() -> None:
+    """Close every run that this process has open."""
+    for session in list(_sessions.values()):
+        session.close()
+
+
+def _announcement(options: RunOptions) -> str:
+    at = "inline" if options.engine == "inline" else f"{options.engine}, {options.n_jobs or usable_cores()} at once"
+    return f"{options.input_dir} -> {options.output_dir} (model {options.model}, {at})"
+
+
+atexit.register(close_sessions)

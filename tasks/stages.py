@@ -1,0 +1,110 @@
+"""The stages of the analysis as tasks, one for each part of the folder; inside a part each image has its own result."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import luigi
+
+from tasks.base import FolderTask
+from tasks.engine import WorkerLostError
+from tasks.jobs import Outcome, StageJob, fail, make_job, run_job
+from tasks.logs import logger
+from tasks.session import Session
+from tasks.stamps import stale_because
+
+ALL_SHARDS = -1
+
+
+class ShardTask(FolderTask):
+    """A task over one part of the folder, or over all parts when asked for by name."""
+
+    shard = luigi.IntParameter(default=ALL_SHARDS, description="number of one part of the folder; -1: all of them")
+    requirement: ClassVar[type[ShardTask] | None] = None
+    bar: ClassVar[str]
+
+    def needs(self, session: Session) -> list[luigi.Task]:
+        """The stage before, for the same images."""
+        if self.shard == ALL_SHARDS:
+            return [self.child(type(self), shard=i) for i in range(len(session.plan.shards))]
+        return [] if self.requirement is None else [self.child(self.requirement)]
+
+    def is_current(self, session: Session) -> bool:
+        """Whether nothing of this part is stale."""
+        stale = self.stale(session)
+        session.note_stale(self.bar, self.shard, stale)
+        return not stale
+
+    def stale(self, session: Session) -> dict[str, str]:
+        """The images of this part that have to be computed, each with the reason."""
+        return {}
+
+    def work(self, session: Session) -> None:
+        """Compute what is stale."""
+        if self.shard != ALL_SHARDS:
+            stale = self.stale(session)
+            session.note_stale(self.bar, self.shard, stale)
+            session.announce(self.bar)
+            self.work_on(session, stale)
+
+    def work_on(self, session: Session, stale: dict[str, str]) -> None:
+        """Compute these images."""
+
+
+class StageTask(ShardTask):
+    """One stage of the analysis of each image."""
+
+    def stale(self, session: Session) -> dict[str, str]:
+        """The images whose result of this stage is absent, or made from something else."""
+        return stale_images(session, self.bar, session.plan.shards[self.shard])
+
+    def work_on(self, session: Session, stale: dict[str, str]) -> None:
+        """Compute the stage for these images on the run's engine."""
+        for job, outcome in session.engine.map(run_job, [make_job(session.plan, self.bar, image) for image in stale]):
+            settle(session, job, outcome)
+
+
+class DetectCandidates(StageTask):
+    """Candidates of the cascade."""
+
+    bar = "candidates"
+    priority = 40
+
+
+class ScreenLoops(StageTask):
+    """Candidates scored by the network, with their boxes corrected."""
+
+    bar = "screening"
+    requirement = DetectCandidates
+    priority = 30
+
+
+class MeasureLoops(StageTask):
+    """Loops measured by the watershed flood."""
+
+    bar = "measurement"
+    requirement = ScreenLoops
+    priority = 20
+
+
+def stale_images(session: Session, stage: str, images: list[str]) -> dict[str, str]:
+    """Those of the images whose result of a stage has to be computed, each with the reason."""
+    plan, stale = session.plan, {}
+    for image in images:
+        result = plan.result(stage, image)
+        if reason := stale_because(result.stamp, plan.inputs(stage, image), result.table):
+            stale[image] = reason
+    return stale
+
+
+def settle(session: Session, job: StageJob, outcome: Outcome | BaseException) -> None:
+    """Count a finished job, and log its failure. An error that is not the image's stops the task."""
+    if isinstance(outcome, WorkerLostError):
+        outcome = fail(job, str(outcome))
+    if isinstance(outcome, BaseException):
+        raise outcome
+    session.progress.step(job.stage)
+    session.computed[job.stage] += 1
+    session.images_computed.add(job.image)
+    if outcome.surprise:
+        logger.debug("%s: %s\n%s", job.image, outcome.reason, outcome.surprise)

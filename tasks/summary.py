@@ -1,0 +1,150 @@
+"""``summary.json``, and the lines that a run ends with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import defectpipe
+from tasks.agreement import read_evaluation
+from tasks.plan import STAGES, Plan
+from tasks.session import Session
+from tasks.stamps import read_stamp
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NAMED_VERSIONS = (
+    *("numpy", "scipy", "pandas", "pyarrow", "scikit-image", "opencv-python-headless", "numba"),
+    *("onnxruntime", "tifffile", "imagecodecs", "rosettasciio", "luigi"),
+)
+_LONGEST_LIST = 5
+
+
+def summarise(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> dict[str, Any]:
+    """Content of ``summary.json``.
+
+    Parameters
+    ----------
+    session : Session
+    images, loops : DataFrame
+        As in ``images.csv`` and ``loops.csv``.
+    """
+    from defectpipe.statistics.pooling import RULES, rule_name
+    from defectpipe.statistics.summary import pooled_summary
+
+    plan, options = session.plan, session.options
+    failed, good = images[images["status"] == "failed"], images[images["status"] != "failed"]
+    found: dict[str, Any] = {
+        "pooled": pooled_summary(images, loops, plan.settings),
+        "failed": dict(zip(failed["image"], failed["reason"], strict=True)),
+        "without_pixel_size": sorted(set(good["image"][good["pixel_size_nm"].isna()])),
+    }
+    if plan.labels_dir is not None:
+        evaluation = read_evaluation(plan)
+        found["labels"] = evaluation["labels"]
+        rules = [rule_name(rule, plan.settings.statistics) for rule in RULES]
+        found["agreement"] = {rule: evaluation[rule] for rule in rules}
+    return found | {
+        "time": _time(session),
+        "settings": plan.settings.to_dict(),
+        "model": {"name": plan.model.name, "sha256": plan.model.sha256, "box_convention": plan.model.box_convention},
+        "run": {
+            "input_dir": options.input_dir.as_posix(),
+            "output_dir": options.output_dir.as_posix(),
+            "labels_dir": plan.labels_dir.as_posix() if plan.labels_dir else None,
+            "label_format": plan.label_format,
+            "pixel_size_nm": plan.pixel_size_nm,
+            "engine": options.engine,
+            "n_jobs": options.n_jobs,
+        },
+        "versions": _versions(),
+    }
+
+
+def closing_lines(session: Session, summary: dict[str, Any]) -> list[str]:
+    """What the terminal shows at the end: what was found, how sure it is, where it is."""
+    pooled, out = summary["pooled"], session.options.output_dir
+    lines = [
+        f"{pooled['n_images']} images: {pooled['n_loops']} loops, {pooled['n_on_edge']} of them cut by the border; "
+        f"{pooled['n_review']} images to review, {pooled['n_failed']} failed"
+    ]
+    unit = "nm" if pooled.get("mean_diameter_nm") is not None else "px"
+    if pooled.get(f"mean_diameter_{unit}") is not None:
+        lines.append(f"mean diameter {_with_interval(pooled, f'mean_diameter_{unit}', unit)}")
+        lines.append(f"std of the diameters {_with_interval(pooled, f'std_diameter_{unit}', unit)}")
+    if pooled.get("areal_density_per_m2") is not None:
+        lines.append(f"areal density {_with_interval(pooled, 'areal_density_per_m2', 'per m²')}")
+    if summary["without_pixel_size"]:
+        lines.append(f"no pixel size, so no nm: {_listed(summary['without_pixel_size'])}")
+    lines += _label_lines(summary)
+    seconds = summary["time"]["seconds_per_image"]
+    if seconds is not None:
+        human = session.plan.settings.statistics.human_seconds_per_image
+        lines.append(f"{seconds:.2g} s an image on one core; a person is taken to need {human:g} s")
+    pictures = "overlays/ (a picture per image), "
+    evaluation = "evaluation.json, " if session.plan.labels_dir else ""
+    return [*lines, f"all of it: {out} (images.csv, loops.csv, {pictures}{evaluation}summary.json)"]
+
+
+def _label_lines(summary: dict[str, Any]) -> list[str]:
+    if "labels" not in summary:
+        return []
+    lines = []
+    for rule, scores in summary["agreement"].items():
+        recall, precision = scores["recall"], scores["precision"]
+        if recall is not None and precision is not None:
+            lines.append(f"beside the labels, {rule}: recall {recall:.3f}, precision {precision:.3f}")
+    labels = summary["labels"]
+    if labels["unmatched_labels"]:
+        lines.append(f"labels without an image: {_listed(labels['unmatched_labels'])}")
+    if labels["unlabelled_images"]:
+        lines.append(f"images without labels, not scored: {_listed(labels['unlabelled_images'])}")
+    return lines
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_LONGEST_LIST])
+    return shown if len(names) <= _LONGEST_LIST else f"{shown} and {len(names) - _LONGEST_LIST} more"
+
+
+def _with_interval(pooled: dict[str, Any], name: str, unit: str) -> str:
+    low, high = pooled.get(f"{name}_ci_low"), pooled.get(f"{name}_ci_high")
+    interval = "" if low is None or high is None else f" ({pooled['confidence']:.0%} interval {low:.4g} to {high:.4g})"
+    return f"{pooled[name]:.4g} {unit}{interval}"
+
+
+def _time(session: Session) -> dict[str, Any]:
+    plan = session.plan
+    seconds = [_seconds_of(plan, image) for image in plan.images]
+    done = [value for value in seconds if value is not None]
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run_seconds": round(time.monotonic() - session.began, 3),
+        "images_computed": len(session.images_computed),
+        "stages_computed": dict(session.computed),
+        "seconds_per_image": round(sum(done) / len(done), 4) if done else None,
+        "human_seconds_per_image": plan.settings.statistics.human_seconds_per_image,
+    }
+
+
+def _seconds_of(plan: Plan, image: str) -> float | None:
+    """Seconds that the stages took, reading and writing included; None for a failed image."""
+    stamps = [read_stamp(plan.result(stage, image).stamp) for stage in STAGES]
+    known = [stamp for stamp in stamps if stamp is not None and not stamp.failed]
+    return sum(stamp.seconds for stamp in known) if len(known) == len(STAGES) else None
+
+
+def _versions() -> dict[str, str]:
+    from defectpipe.analysis import ANALYSIS_VERSION
+
+    versions = {"defectpipe": defectpipe.__version__, "python": platform.python_version()}
+    for name in _NAMED_VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions | {f"algorithm: {stage}": str(version) for stage, version in ANALYSIS_VERSION.items()}

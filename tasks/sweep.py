@@ -1,0 +1,29 @@
+"""Clearing away what belongs to no image of the folder any more, and what killed runs left."""
+
+from __future__ import annotations
+
+from tasks.overlays import overlay_stamp, remove_pictures
+from tasks.plan import STAGES, Plan
+from tasks.stamps import read_stamp
+from tasks.tables import shard_tables
+
+
+def sweep(plan: Plan) -> None:
+    """Remove the results and pictures of images that are gone, the tables of former parts, and half-written files."""
+    from defectpipe.io.files import sweep_leftovers
+
+    sweep_leftovers(plan.output_dir)
+    keep = {path for i in range(len(plan.shards)) for path in vars(shard_tables(plan, i)).values()}
+    for image in plan.images:
+        keep.add(overlay_stamp(plan, image))
+        for stage in STAGES:
+            keep |= set(vars(plan.result(stage, image)).values())
+    for name in (*STAGES, "overlays", "tables"):
+        for path in sorted((plan.state_dir / name).rglob("*")):
+            if path.is_file() and path not in keep:
+                stamp = read_stamp(path) if name == "overlays" else None
+                if stamp is not None:
+                    remove_pictures(stamp, plan.output_dir / "overlays")
+                path.unlink()
+    if plan.labels_dir is None:
+        (plan.output_dir / "evaluation.json").unlink(missing_ok=True)

@@ -1,0 +1,183 @@
+"""From the measured loops of each image to the tables of the folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import luigi
+
+from defectpipe.settings import Settings
+from tasks.base import FolderTask
+from tasks.plan import Plan, ResultFiles
+from tasks.session import Session
+from tasks.stages import MeasureLoops, ShardTask
+from tasks.stamps import Inputs, Stamp, read_stamp, stale_because, write_stamp
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ShardTables:
+    """Where the tables of one part of the folder are."""
+
+    images: Path
+    loops: Path
+    stamp: Path
+
+
+@dataclass(frozen=True)
+class CollectJob:
+    """Everything that a process needs to make the tables of one part of the folder."""
+
+    images: Sequence[tuple[str, str, ResultFiles]]
+    settings: Settings
+    inputs: Inputs
+    tables: ShardTables
+
+
+class ComputeStatistics(ShardTask):
+    """Statistics of each image of one part of the folder, and its loops in one table."""
+
+    requirement = MeasureLoops
+    bar = "statistics"
+    priority = 10
+
+    def stale(self, session: Session) -> dict[str, str]:
+        """All images of this part, if anything of it changed: the statistics are cheap."""
+        plan = session.plan
+        tables = shard_tables(plan, self.shard)
+        reason = stale_because(tables.stamp, _inputs(plan, self.shard), tables.images, tables.loops)
+        return dict.fromkeys(plan.shards[self.shard], reason) if reason else {}
+
+    def work_on(self, session: Session, stale: dict[str, str]) -> None:
+        """Collect the part on the run's engine."""
+        if not stale:
+            return
+        for _job, outcome in session.engine.map(collect, [make_collect_job(session.plan, self.shard)]):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        session.progress.step(self.bar, len(stale))
+
+
+class WriteTables(FolderTask):
+    """``images.csv`` and ``loops.csv`` of the folder, with the agreement columns where there are labels.
+
+    They are written in every run: somebody may have saved them from a spreadsheet in between.
+    """
+
+    def needs(self, session: Session) -> list[luigi.Task]:
+        """The tables of the parts, and the agreement with the labels if any."""
+        from tasks.agreement import EvaluateAgreement
+
+        parts = [self.child(ComputeStatistics, shard=i) for i in range(len(session.plan.shards))]
+        return [*parts, self.child(EvaluateAgreement)] if session.plan.labels_dir else parts
+
+    def work(self, session: Session) -> None:
+        """Put the parts together."""
+        from defectpipe.io.tables import images_table, write_csv
+        from tasks.agreement import agreement_columns
+
+        images, loops = folder_tables(session.plan)
+        if session.plan.labels_dir:
+            added = agreement_columns(session.plan)
+            images = images.drop(columns=[c for c in added if c in images and c not in ("image", "frame")])
+            images = images_table(images.merge(added, on=["image", "frame"], how="left"))
+        write_csv(loops, session.plan.output_dir / "loops.csv")
+        write_csv(images, session.plan.output_dir / "images.csv")
+
+
+def shard_tables(plan: Plan, shard: int) -> ShardTables:
+    """Where the tables of one part are kept; the number of parts is in the name, since it changes with the folder."""
+    name = f"{shard:03d}-of-{len(plan.shards):03d}"
+    folder = plan.state_dir / "tables"
+    return ShardTables(folder / f"images-{name}.parquet", folder / f"loops-{name}.parquet", folder / f"{name}.json")
+
+
+def folder_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Images and loops of the whole folder, sorted, without the agreement columns."""
+    import pandas as pd
+
+    from defectpipe.io.tables import images_table, loops_table, read_parquet
+
+    parts = [shard_tables(plan, i) for i in range(len(plan.shards)) if plan.shards[i]]
+    images = pd.concat([read_parquet(part.images) for part in parts], ignore_index=True)
+    loops = [table for part in parts if len(table := read_parquet(part.loops))]
+    found = pd.concat(loops, ignore_index=True) if loops else loops_table()
+    return (
+        images_table(images.sort_values(["image", "frame"], kind="stable")),
+        loops_table(found.sort_values(["image", "frame", "loop_id"], kind="stable")),
+    )
+
+
+def make_collect_job(plan: Plan, shard: int) -> CollectJob:
+    """The job that makes the tables of one part."""
+    images = [(image, plan.hashes[image], plan.result("measurement", image)) for image in plan.shards[shard]]
+    return CollectJob(images, plan.settings, _inputs(plan, shard), shard_tables(plan, shard))
+
+
+def collect(job: CollectJob) -> None:
+    """Make the tables of one part from the results of its images."""
+    import pandas as pd
+
+    from defectpipe.io.tables import images_table, loops_table, read_parquet, write_parquet
+
+    rows: list[dict[str, Any]] = []
+    found = [loops_table()]
+    for image, sha256, result in job.images:
+        stamp = read_stamp(result.stamp)
+        if stamp is None:
+            raise RuntimeError(f"{image}: its measurement is gone.")
+        if stamp.failed:
+            rows.append({"image": image, "frame": 0, "sha256": sha256, "status": "failed", "reason": stamp.reason})
+            continue
+        loops = loops_table(read_parquet(result.table))
+        found.append(loops)
+        for facts in stamp.frames:
+            own = loops[loops["frame"] == facts["frame"]]
+            rows.append({"image": image, "sha256": sha256} | _row(facts, own, job.settings))
+    job.tables.stamp.unlink(missing_ok=True)
+    write_parquet(images_table(rows), job.tables.images)
+    write_parquet(pd.concat(found, ignore_index=True), job.tables.loops)
+    write_stamp(job.tables.stamp, Stamp(job.inputs.parts))
+
+
+def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+    """A row of ``images.csv`` for one frame."""
+    from defectpipe.statistics.images import image_statistics
+
+    shape = (facts["height_px"], facts["width_px"])
+    doubts = []
+    if facts["constant"]:
+        doubts.append("every pixel has the same value")
+    poor = int((loops["fit_quality"] < settings.measurement.min_fit_quality).sum())
+    if poor:
+        doubts.append(f"{poor} of {len(loops)} loops could not be measured well")
+    return {
+        "frame": facts["frame"],
+        "status": "review" if doubts else "ok",
+        "reason": "; ".join([*doubts, *facts["notes"]]),
+        "height_px": shape[0],
+        "width_px": shape[1],
+        "analysed_area_px2": float(shape[0] * shape[1]),
+        "pixel_size_nm": facts["pixel_size_nm"],
+        "pixel_size_source": facts["pixel_size_source"],
+        "magnification": facts["magnification"],
+    } | image_statistics(
+        loops,
+        shape,
+        facts["pixel_size_nm"],
+        settings.statistics,
+        border_margin_px=settings.measurement.border_margin_px,
+    )
+
+
+def _inputs(plan: Plan, shard: int) -> Inputs:
+    settings = {f"statistics.{k}": v for k, v in dataclasses.asdict(plan.settings.statistics).items()}
+    return Inputs({"tables": TABLES_VERSION, "upstream": plan.shard_fingerprint(shard)} | settings)
