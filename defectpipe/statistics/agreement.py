@@ -162,7 +162,7 @@ def _by_image(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _curve(
     scored: list[ScoredImage], rows: Mapping[str, tuple[int, int]], table: pd.DataFrame, settings: Settings
 ) -> dict[str, Any]:
-    found = _by_image(table[np.isfinite(table["screening_score"].to_numpy(float))])
+    found = _by_image(table[table["screening_score"].notna()]) if len(table) else {}
     overlap = settings.statistics.match_iou
     steps = [np.zeros((0, 4))]
     for s in scored:

@@ -76,24 +76,24 @@ def pooled_scores(scored: Sequence[ScoredImage], rule: str, settings: Statistics
     Returns
     -------
     dict
-        ``n_labels``, ``n_found``, ``n_loops``, ``n_true``; ``recall``, ``precision``, ``f1`` from the sums over all
-        images, ``…_mean_of_images``, each with ``…_ci_low`` and ``…_ci_high``; None where undefined.
+        ``n_labels``, ``n_found``, ``n_loops``, ``n_true``; pooled (from the sums over all images) ``recall``,
+        ``precision``, ``f1``, each with ``…_ci_low`` and ``…_ci_high``; under ``mean_of_images`` the means of the
+        images' own. None where undefined.
     """
     groups = [s.group for s in scored]
     out: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     for suffix in ("", "_with_border"):
         counts = np.array([s.counts[rule + suffix] for s in scored], float).reshape(-1, len(COUNTS))
         out |= {name + suffix: int(total) for name, total in zip(COUNTS, counts.sum(0), strict=True)}
         by_group = sum_by_group(counts, groups)
         for name, statistic in SCORES.items():
             out |= _with_interval(name + suffix, by_group, statistic, settings, (0, 1))
-        for name, statistic in SCORES.items():
             values = statistic(counts)
             defined = np.isfinite(values)
-            terms = np.stack([np.where(defined, values, 0), defined], 1)
-            key = f"{name}_mean_of_images{suffix}"
-            out |= _with_interval(key, sum_by_group(terms, groups), ratio, settings, (0, 1))
-    return out
+            terms = sum_by_group(np.stack([np.where(defined, values, 0), defined], 1), groups)
+            means |= _with_interval(name + suffix, terms, ratio, settings, (0, 1))
+    return out | {"mean_of_images": means}
 
 
 def pooled_sizes(scored: Sequence[ScoredImage], settings: StatisticsSettings) -> dict[str, Any]:
