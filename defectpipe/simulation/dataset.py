@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 
+from defectpipe.errors import SettingsError
 from defectpipe.io.files import write_atomic
 from defectpipe.io.tables import write_csv, write_json
 from defectpipe.simulation.fields import SimulatedField, simulate_field
@@ -57,12 +58,10 @@ def simulate_loops(
     Raises
     ------
     SettingsError
-        There is no preset of that name.
-    ValueError
-        `n` or `seed` is out of range.
+        There is no preset of that name, or `n` or `seed` is out of range.
     """
     if n < 1 or seed < 0:
-        raise ValueError(f"A data set needs at least one image and a seed of at least 0, not n={n}, seed={seed}.")
+        raise SettingsError(f"A data set needs at least one image and a seed of at least 0, not n={n}, seed={seed}.")
     preset = find_preset(preset)
     output = Path(output_dir)
     manifest = output / "manifest.json"
