@@ -1,0 +1,45 @@
+# Set-up happens by itself, and again when the requirements change. PYTHON=python3.12 chooses another Python.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test setup lint types arrows format requirements clean
+
+## the main job, on the built-in demonstration
+run: setup
+	$(BIN)/luigi --module defectpipe RunAll $(ARGS)
+
+## everything that has to hold
+test: setup lint types arrows
+	$(BIN)/python -m pytest $(ARGS)
+
+setup: $(READY)
+
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+arrows: setup
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+## write requirements.txt again, from pyproject.toml: one lock for Python 3.11 to 3.13, Linux and macOS
+requirements:
+	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra formats --extra dev \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade --output-file requirements.txt
+
+clean:
+	rm -rf $(VENV) demo demo-defects .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
