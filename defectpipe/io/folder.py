@@ -71,11 +71,12 @@ def list_images(root: Path, exclude: Sequence[Path] = ()) -> list[ImageFile]:
         what = "is a file; give the folder that holds it" if root.exists() else "does not exist"
         raise MicrographError(f"{root}: the input folder {what}.")
     left_out = {os.path.realpath(path) for path in exclude}
+    top = os.path.realpath(root)
     images = []
-    for path in _walk(os.path.realpath(root), left_out):
+    for path in _walk(top, left_out):
         stat = os.stat(path, follow_symlinks=False)
-        name = os.path.relpath(path, os.path.realpath(root)).replace(os.sep, "/")
-        images.append(ImageFile(_printable(name), Path(path), stat.st_size, stat.st_mtime_ns))
+        name = os.path.relpath(path, top)
+        images.append(ImageFile(_printable(name).replace(os.sep, "/"), root / name, stat.st_size, stat.st_mtime_ns))
     return sorted(images, key=lambda file: file.image)
 
 

@@ -47,12 +47,14 @@ class Frame:
 
 
 def check_claim(n_frames: int, height: int, width: int, max_pixels: int) -> None:
-    """Refuse from the header what would be too large to decode.
+    """Refuse from the header what is empty, or would be too large to decode.
 
     Raises
     ------
     MicrographError
     """
+    if min(n_frames, height, width) < 1:
+        raise MicrographError(f"its header claims {height} × {width} px: there is no picture in it.")
     if n_frames * height * width > max_pixels:
         frames = f"{n_frames} frames of " if n_frames > 1 else ""
         raise MicrographError(

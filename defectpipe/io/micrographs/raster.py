@@ -1,7 +1,7 @@
-"""PNG, JPEG and BMP: sizes and completeness from the file's structure, pixels through OpenCV.
+"""PNG, JPEG and BMP: sizes and completeness from the file's structure, pixels through OpenCV and imagecodecs.
 
-These formats carry no pixel size: their resolution fields are for printing. OpenCV returns a half-read picture without
-an error where a file is cut short, hence the walk through its structure.
+These formats carry no pixel size: their resolution fields are for printing. The decoders return a half-read picture
+without an error where a file is cut short, hence the walk through its structure.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import struct
 import zlib
 
 import cv2
+import imagecodecs
 import numpy as np
 
 from defectpipe.errors import MicrographError
@@ -44,13 +45,21 @@ def read_raster(data: bytes, kind: str, max_pixels: int) -> list[Frame]:
     """
     height, width = {"png": _png_size, "jpeg": _jpeg_size, "bmp": _bmp_size}[kind](data)
     check_claim(1, height, width, max_pixels)
-    # Grey, or colour as stored; EXIF orientation is not applied, so that labels fit.
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    # Neither decoder applies an EXIF orientation, so that labels fit.
+    samples = imagecodecs.jpeg8_decode(data) if kind == "jpeg" else _through_opencv(data)
     if samples is None or samples.shape[:2] != (height, width):
         raise MicrographError(f"the {kind.upper()} {_CUT_SHORT}: it cannot be decoded.")
-    if samples.ndim == 3 and samples.shape[2] >= 3:
-        samples = samples[..., [2, 1, 0, 3][: samples.shape[2]]]
+    if kind == "jpeg" and samples.ndim == 3 and samples.shape[2] == 4:
+        raise MicrographError("it is a JPEG in print colours (CMYK), a micrograph is grey; save it in grey.")
     return [Frame(samples)]
+
+
+def _through_opencv(data: bytes) -> np.ndarray | None:
+    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.ndim == 2:
+        return samples
+    # OpenCV's order is blue, green, red.
+    return samples[..., ::-1] if samples.shape[2] == 3 else samples[..., [2, 1, 0, 3]]
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
+import math
 import struct
 import warnings
 from pathlib import Path
@@ -22,6 +24,8 @@ _READER_OF_SUFFIX = {
     ".emi": "tia",
     **dict.fromkeys((".mrc", ".mrcs", ".st", ".ali", ".rec"), "mrc"),
 }
+# The extended header of Thermo Fisher's tomography software has a pixel size of its own.
+_FEI_HEADER_BYTES = 128 * 1024
 
 
 def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
@@ -43,9 +47,12 @@ def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
         No image in it (spectra, diffraction patterns, four dimensions), too large, or rosettasciio is not installed.
     """
     images, left_out = _images_of(path)
+    claimed = 0
     for image in images:
-        shape = image["data"].shape
-        check_claim(int(np.prod(shape[:-2])), shape[-2], shape[-1], max_pixels)
+        *outer, height, width = image["data"].shape
+        claimed += math.prod(outer) * height * width
+        check_claim(math.prod(outer), height, width, max_pixels)
+        check_claim(claimed, 1, 1, max_pixels)
     frames: list[Frame] = []
     for image in images:
         samples = _samples(image["data"])
@@ -59,7 +66,7 @@ def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
 
 def count_microscope_frames(path: Path) -> int:
     """Number of frames, from the header."""
-    return sum(int(np.prod(image["data"].shape[:-2])) for image in _images_of(path)[0])
+    return sum(math.prod(image["data"].shape[:-2]) for image in _images_of(path)[0])
 
 
 def _images_of(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
@@ -76,13 +83,18 @@ def _images_of(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
-    name = _READER_OF_SUFFIX[path.suffix.lower()]
+    suffix = path.suffix.lower()
+    name = _READER_OF_SUFFIX[suffix]
+    if suffix == ".emi" and not any(path.parent.glob(f"{glob.escape(path.stem)}_*.ser")):
+        raise MicrographError(f"its pixels are in a file {path.stem}_1.ser, which is not beside it.")
     try:
         reader = importlib.import_module(f"rsciio.{name}").file_reader
     except ImportError as error:
         raise MicrographError(
             f'{path.suffix} files are read through rosettasciio: pip install "defectpipe[formats]".'
         ) from error
+    if name == "mrc":
+        _check_mrc_byte_order(_mrc_header(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Lazy: the shape is known, and can be refused, before anything is allocated.
@@ -106,7 +118,8 @@ def _why_no_image(dataset: dict[str, Any]) -> str | None:
 
 def _samples(data: Any) -> np.ndarray:
     """Pixels with shape (frames, height, width) or (frames, height, width, channels)."""
-    pixels = np.asarray(data.compute(scheduler="synchronous") if hasattr(data, "compute") else data)
+    # A copy: what is mapped from the file would change with it.
+    pixels = np.array(data.compute(scheduler="synchronous") if hasattr(data, "compute") else data)
     if pixels.dtype.names:
         pixels = np.stack([pixels[name] for name in pixels.dtype.names], -1)
         return pixels.reshape(-1, *pixels.shape[-3:])
@@ -116,24 +129,35 @@ def _samples(data: Any) -> np.ndarray:
 def _stated_sizes(axes: list[dict[str, Any]], path: Path) -> tuple[tuple[StatedSize, ...], tuple[str, ...]]:
     kind = path.suffix.lstrip(".").upper()
     y, x = [axis for axis in axes if not axis.get("navigate")][-2:]
-    if _READER_OF_SUFFIX[path.suffix.lower()] == "mrc" and not _mrc_states_size(path):
-        return (), ()
+    if _READER_OF_SUFFIX[path.suffix.lower()] == "mrc" and not _mrc_states_size(_mrc_header(path)):
+        return (), ("pixel size unknown: the header gives no cell",)
     sizes = [nanometres(float(axis.get("scale") or 0), axis.get("units")) for axis in (y, x)]
     if sizes[0] is not None and sizes[1] is not None:
         return (StatedSize(kind, sizes[0], sizes[1]),), ()
-    units = sorted({str(axis.get("units") or "") for axis in (y, x)} - {""})
-    if units:
-        return (), (f"pixel size unknown: its unit '{', '.join(units)}' is no length",)
-    return (), ("pixel size unknown: the file gives a scale without a unit",)
+    steps = ", ".join(f"{axis.get('scale')} {axis.get('units') or 'without a unit'}" for axis in (y, x))
+    return (), (f"pixel size unknown: the file gives y, x: {steps}",)
 
 
-def _mrc_states_size(path: Path) -> bool:
-    """Whether an MRC header gives a cell and a sampling; the reader takes 1 where it does not."""
+def _mrc_header(path: Path) -> bytes:
     with open(path, "rb") as stream:
-        header = stream.read(64)
-    order = ">" if len(header) == 64 and struct.unpack_from("<i", header, 12)[0] > 2**16 else "<"
-    sampling = struct.unpack_from(f"{order}2i", header, 28)
-    cell = struct.unpack_from(f"{order}2f", header, 40)
+        header = stream.read(1024)
+    if len(header) < 1024:
+        raise MicrographError(f"the MRC is cut short: its header of 1024 bytes ends after {len(header)}.")
+    return header
+
+
+def _check_mrc_byte_order(header: bytes) -> None:
+    # The mode, a small number, is huge when its bytes are read the wrong way round; rosettasciio 0.15 then takes the
+    # sizes rightly and the pixels wrongly.
+    if struct.unpack_from("<I", header, 12)[0] > 2**16:
+        raise MicrographError("it is a big-endian MRC, which is not read; convert it to little-endian, or to TIFF.")
+
+
+def _mrc_states_size(header: bytes) -> bool:
+    """Whether an MRC header gives a cell and a sampling; the reader takes 1 where it does not."""
+    if struct.unpack_from("<i", header, 92)[0] == _FEI_HEADER_BYTES:
+        return True
+    sampling, cell = struct.unpack_from("<2i", header, 28), struct.unpack_from("<2f", header, 40)
     return min(sampling) > 0 and min(cell) > 0
 
 

@@ -36,32 +36,35 @@ def read_tiff(path: Path, max_pixels: int) -> list[Frame]:
     Raises
     ------
     MicrographError
-        Cut short, damaged, or too large.
+        Cut short, damaged, too large, or with channels of unknown meaning.
     """
     with _open(path) as tif:
         all_series = _series(tif)
-        for series in all_series:
+        claimed = 0
+        for series in all_series.values():
             n_frames, height, width = _extent(series)
+            claimed += n_frames * height * width
             check_claim(n_frames, height, width, max_pixels)
+            check_claim(claimed, 1, 1, max_pixels)
             _check_complete(series, path.stat().st_size)
         tags = stated_by_tags(tif, path)
         frames = []
-        for index, series in enumerate(all_series):
-            stated, modality, magnification, tag_notes = tags.of_series(index)
+        for index, series in all_series.items():
+            stated = tags.of_series(index)
             page = series.keyframe
-            notes = list(tag_notes)
-            if page.tags.valueof("Orientation", default=1) != 1:
-                notes.append("TIFF orientation tag not applied")
+            _check_channels(page)
+            turned = page.tags.valueof("Orientation", default=1) != 1
+            notes = (*tags.notes, *(("TIFF orientation tag not applied",) if turned else ()))
             for samples in _frames_of(series):
-                samples, photometric_notes = _as_seen(samples, page)
-                frames.append(Frame(samples, stated, modality, magnification, (*notes, *photometric_notes)))
+                samples, seen_notes = _as_seen(samples, page)
+                frames.append(Frame(samples, stated, tags.modality, tags.magnification, (*notes, *seen_notes)))
     return frames
 
 
 def count_tiff_frames(path: Path) -> int:
     """Number of frames, from the header."""
     with _open(path) as tif:
-        return sum(_extent(series)[0] for series in _series(tif))
+        return sum(_extent(series)[0] for series in _series(tif).values())
 
 
 @contextmanager
@@ -91,9 +94,10 @@ def _open(path: Path) -> Iterator[tifffile.TiffFile]:
         logger.removeFilter(listen)
 
 
-def _series(tif: tifffile.TiffFile) -> list[Any]:
-    full = [s for s in tif.series if not (s.keyframe.is_reduced or s.keyframe.is_mask)]
-    return full or [tif.series[0]]
+def _series(tif: tifffile.TiffFile) -> dict[int, Any]:
+    """The series of full resolution by their index in the file."""
+    full = {i: s for i, s in enumerate(tif.series) if not (s.keyframe.is_reduced or s.keyframe.is_mask)}
+    return full or {0: tif.series[0]}
 
 
 def _extent(series: Any) -> tuple[int, int, int]:
@@ -120,6 +124,19 @@ def _check_complete(series: Any, file_bytes: int) -> None:
                 raise MicrographError(f"the TIFF is cut short or damaged: pixels end beyond its {file_bytes} bytes.")
 
 
+def _check_channels(page: Any) -> None:
+    known = page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
+    if page.samplesperpixel == 1 or (known and page.samplesperpixel in (3, 4)):
+        return
+    is_alpha = [kind in (1, 2) for kind in page.extrasamples]
+    if page.samplesperpixel == 2 and is_alpha == [True]:
+        return
+    raise MicrographError(
+        f"its pixels have {page.samplesperpixel} channels of which the file does not say that they are red, green and "
+        "blue; save each as an image of its own."
+    )
+
+
 def _frames_of(series: Any) -> Iterator[np.ndarray]:
     """Each frame, (height, width) or (height, width, channels)."""
     pixels = series.asarray()
@@ -135,7 +152,9 @@ def _as_seen(samples: np.ndarray, page: Any) -> tuple[np.ndarray, tuple[str, ...
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None and samples.ndim == 2:
         palette = np.asarray(page.colormap)
         if palette.shape[1] == 256:
-            palette = (palette // 257).astype(np.uint8)
+            palette = (palette >> 8).astype(np.uint8)
+            if (palette == np.arange(256)).all():
+                return samples, ()
         return palette.T[samples], ()
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         if samples.dtype == np.bool_:

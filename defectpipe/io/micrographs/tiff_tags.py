@@ -32,13 +32,10 @@ class TiffStatements:
     magnification: float | None
     notes: tuple[str, ...]
 
-    def of_series(self, index: int) -> tuple[tuple[StatedSize, ...], str | None, float | None, tuple[str, ...]]:
-        """Pixel sizes, modality, magnification and notes for one series (OME states them image by image)."""
-        stated = self.stated
-        if self.ome_stated:
-            ome = self.ome_stated[min(index, len(self.ome_stated) - 1)]
-            stated = (ome, *stated) if ome is not None else stated
-        return stated, self.modality, self.magnification, self.notes
+    def of_series(self, index: int) -> tuple[StatedSize, ...]:
+        """The pixel sizes that hold for one series (OME states them image by image)."""
+        ome = self.ome_stated[min(index, len(self.ome_stated) - 1)] if self.ome_stated else None
+        return self.stated if ome is None else (ome, *self.stated)
 
 
 def stated_by_tags(tif: tifffile.TiffFile, path: Path) -> TiffStatements:
@@ -60,8 +57,8 @@ def stated_by_tags(tif: tifffile.TiffFile, path: Path) -> TiffStatements:
     stated: list[StatedSize] = []
     modality: str | None = None
     magnification: float | None = None
-    for read in (_thermo_fisher, _zeiss, _tescan, _gatan, _olympus):
-        size, kind, times = _quietly(read, tif) or (None, None, None)
+    for name, read in _VENDORS.items():
+        size, kind, times = _quietly(read, tif, name, notes) or (None, None, None)
         stated += [size] if size is not None else []
         modality, magnification = modality or kind, magnification or times
     jeol = read_jeol_text(path, tif.pages.first.imagewidth)
@@ -69,7 +66,7 @@ def stated_by_tags(tif: tifffile.TiffFile, path: Path) -> TiffStatements:
         stated += [jeol.size] if jeol.size is not None else []
         modality, magnification = modality or "SEM", magnification or jeol.magnification
         notes += jeol.notes
-    ome = _quietly(_ome, tif) or ()
+    ome = _quietly(_ome, tif, "OME metadata", notes) or ()
     if tif.is_imagej:
         stated += _imagej(tif, notes)
     # A vendor's own tag goes before the resolution fields, which programs fill with print sizes.
@@ -79,19 +76,28 @@ def stated_by_tags(tif: tifffile.TiffFile, path: Path) -> TiffStatements:
 
 
 _Statement = tuple[StatedSize | None, str | None, float | None]
+_Reader = Callable[[tifffile.TiffFile], Any]
 
 
-def _quietly(read: Callable[[tifffile.TiffFile], Any], tif: tifffile.TiffFile) -> Any:
+def _quietly(read: _Reader, tif: tifffile.TiffFile, name: str, notes: list[str]) -> Any:
     # Vendors' tags are written by hundreds of program versions; one that surprises the parser states nothing.
     try:
         return read(tif)
-    except Exception:
+    except Exception as error:
+        notes.append(f"the {name} cannot be read ({type(error).__name__})")
         return None
 
 
 def _size(source: str, y: Any, x: Any, unit: str) -> StatedSize | None:
     y_nm, x_nm = nanometres(float(y), unit), nanometres(float(x), unit)
     return None if y_nm is None or x_nm is None else StatedSize(source, y_nm, x_nm)
+
+
+def _times(value: Any, unit: str = "") -> float | None:
+    """Magnification from ``188, "X"``, or ``25.0, "K X"``."""
+    if not isinstance(value, int | float) or value <= 0:
+        return None
+    return float(value) * (1000.0 if unit.strip().upper().startswith("K") else 1.0)
 
 
 def _thermo_fisher(tif: tifffile.TiffFile) -> _Statement:
@@ -118,8 +124,7 @@ def _zeiss(tif: tifffile.TiffFile) -> _Statement:
         candidate = _size("Zeiss tags", precise, precise, "m")
         if candidate is not None and (size is None or abs(candidate.x_nm / size.x_nm - 1) < 0.01):
             size = candidate
-    magnification = values.get("ap_mag")
-    return size, "SEM", float(magnification[1]) if magnification else None
+    return size, "SEM", _times(*values.get("ap_mag", (None, None))[1:3])
 
 
 def _tescan(tif: tifffile.TiffFile) -> _Statement:
@@ -142,13 +147,23 @@ def _gatan(tif: tifffile.TiffFile) -> _Statement:
 
 
 def _olympus(tif: tifffile.TiffFile) -> _Statement:
-    for page in tif.pages:
+    # In some files it is in the second page.
+    for page in tif.pages[:2]:
         tag = page.aspage().tags.get(_SIS_TAG)
         if tag is not None:
             values = tag.value
             size = _size("Olympus SIS tags", values["pixelsizey"], values["pixelsizex"], "m")
-            return size, None, float(values["magnification"]) or None
+            return size, None, _times(values.get("magnification"))
     return None, None, None
+
+
+_VENDORS: dict[str, _Reader] = {
+    "Thermo Fisher tags": _thermo_fisher,
+    "Zeiss tags": _zeiss,
+    "TESCAN tags": _tescan,
+    "Gatan tags": _gatan,
+    "Olympus SIS tags": _olympus,
+}
 
 
 def _ome(tif: tifffile.TiffFile) -> tuple[StatedSize | None, ...]:
