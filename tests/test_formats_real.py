@@ -43,7 +43,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "n_frames", "shape", "dtype", "pixel_size_nm", "source"), READ, ids=lambda v: str(v))
+@pytest.mark.parametrize(("name", "n_frames", "shape", "dtype", "pixel_size_nm", "source"), READ, ids=str)
 def test_image_is_read(
     data_dir: Path,
     name: str,

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from defectpipe.errors import MicrographError
-from defectpipe.io.micrographs import read_micrographs, read_pixel_sizes
+from defectpipe.io.micrographs import read_micrographs
 from defectpipe.io.micrographs.frames import StatedSize
-from defectpipe.io.micrographs.pixel_sizes import calibrate, given_size
+from defectpipe.io.micrographs.pixel_sizes import calibrate
 from defectpipe.io.micrographs.units import is_reciprocal, nanometres
 from defectpipe.micrograph import Micrograph
 
@@ -155,7 +155,8 @@ def test_images_of_one_ome_file_have_their_own_sizes(tmp_path: Path) -> None:
 def test_hostile_ome_xml_states_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
     xml = (
-        '<?xml version="1.0"?><!DOCTYPE o [<!ENTITY x "0.002">]><OME><Image><Pixels DimensionOrder="XYZCT" Type="uint8" '
+        '<?xml version="1.0"?><!DOCTYPE o [<!ENTITY x "0.002">]>'
+        '<OME><Image><Pixels DimensionOrder="XYZCT" Type="uint8" '
         f'SizeX="{IMAGE.shape[1]}" SizeY="{IMAGE.shape[0]}" SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="&x;" '
         'PhysicalSizeY="&x;"><TiffData/></Pixels></Image></OME>'
     )
@@ -210,6 +211,36 @@ def test_thermo_fisher_tags(tmp_path: Path) -> None:
     tifffile.imwrite(path, IMAGE, extratags=thermo_fisher_tag(text))
     assert calibration_of(path) == (0.4, "metadata: Thermo Fisher tags")
     assert read_one(path).modality == "FIB"
+
+
+def test_zeiss_tags(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    unnamed = ["0", "0", "0", "2.5e-11"]  # m, for a picture 1024 px wide
+    text = "\r\n".join(
+        [*unnamed, "AP_MAG", "Mag = 25.00 K X", "AP_IMAGE_PIXEL_SIZE", "Image Pixel Size = 400.0 pm", ""]
+    )
+    tifffile.imwrite(path, IMAGE, extratags=[(34118, "s", 0, text, True)])
+    frame = read_one(path)
+    assert calibration_of(path) == (0.4, "metadata: Zeiss tags")
+    assert (frame.modality, frame.magnification) == ("SEM", 25000.0)
+
+
+@pytest.mark.parametrize("page", [0, 1])
+def test_olympus_tags_of_either_page(tmp_path: Path, page: int) -> None:
+    path = tmp_path / "a.tif"
+    general = struct.pack("<10xhdd8xd2x34s32s", -9, 0.4, 0.4, 600000.0, b"camera", b"")
+    # The structure points to its data by offset in the file, which is known once the file is written.
+    for offset in (0, None):
+        if offset is None:
+            offset = path.read_bytes().index(b"SIS0") + 68
+        head = struct.pack("<4s6xhhhhh6x32sH", b"SIS0", 0, 12, 1, 1, 120, b"", 1) + struct.pack("<hhI", 1, 1, offset)
+        content = head + general
+        with tifffile.TiffWriter(path, byteorder="<") as tif:
+            for index in range(2):
+                tags = [(33560, "B", len(content), content, True)] if index == page else []
+                tif.write(IMAGE, metadata=None, contiguous=False, extratags=tags)
+    assert [frame.pixel_size_nm for frame in read_micrographs(path)] == [pytest.approx(0.4)] * 2
+    assert read_micrographs(path)[0].magnification == 600000.0
 
 
 # --- JEOL's text file -----------------------------------------------------------------------------------------------
@@ -334,68 +365,3 @@ def test_what_is_calibrated_is_never_invented(x: float, stretch: float, argument
     assert calibration is not None
     expected = argument if argument is not None else x
     assert calibration.pixel_size_nm == pytest.approx(expected, rel=0.006)
-
-
-# --- pixel_sizes.csv ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "image,pixel_size_nm\na.tif,0.4\nsub/b c.tif,1.5\nunknown.tif,\n",
-        "\ufeffimage,pixel_size_nm\r\na.tif,0.4\r\nsub/b c.tif,1.5\r\n",
-        "image;pixel_size_nm\na.tif;0,4\nsub\\b c.tif;1,5\n",
-        'note,pixel_size_nm,image\n"x, y",0.4,"a.tif"\n,1.5,./sub/b c.tif\n\n',
-        "image,pixel_size_nm\na.tif,0.4\na.tif,0.40\nsub/b c.tif,15e-1\n",
-    ],
-)
-def test_table_of_pixel_sizes(tmp_path: Path, text: str) -> None:
-    (tmp_path / "pixel_sizes.csv").write_text(text, encoding="utf-8", newline="")
-    assert read_pixel_sizes(tmp_path) == {"a.tif": 0.4, "sub/b c.tif": 1.5}
-
-
-def test_without_a_table_nothing_is_given(tmp_path: Path) -> None:
-    assert read_pixel_sizes(tmp_path) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "must name the columns"),
-        ("a.tif,0.4\n", "must name the columns"),
-        ("image,size\na.tif,0.4\n", "must name the columns"),
-        ("image,pixel_size_nm\na.tif,0.4 nm\n", "line 2: '0.4 nm' is not a pixel size"),
-        ("image,pixel_size_nm\na.tif,0.4\nb.tif,-1\n", "line 3: '-1' is not a pixel size"),
-        ("image,pixel_size_nm\na.tif,nan\n", "'nan' is not a pixel size"),
-        ("image,pixel_size_nm\na.tif,0\n", "'0' is not a pixel size"),
-        ("image,pixel_size_nm\na.tif,0.4\na.tif,0.5\n", "line 3: 'a.tif' has two different pixel sizes"),
-    ],
-)
-def test_a_broken_table_is_refused_with_its_line(tmp_path: Path, text: str, reason: str) -> None:
-    (tmp_path / "pixel_sizes.csv").write_text(text)
-    with pytest.raises(MicrographError, match=rf"pixel_sizes\.csv.*{reason}"):
-        read_pixel_sizes(tmp_path)
-
-
-def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pixel_sizes.csv").write_bytes(struct.pack("<4d", 1.1, 2.2, 3.3, 4.4) + b"\xff\xfe")
-    with pytest.raises(MicrographError, match=r"cannot be read as UTF-8"):
-        read_pixel_sizes(tmp_path)
-
-
-def test_a_relative_path_goes_before_a_file_name() -> None:
-    table = {"a.tif": 1.0, "x/a.tif": 2.0, "x/y/a.tif": 3.0, "e\u0301.tif": 4.0}
-    assert [given_size(image, table) for image in ("a.tif", "x/a.tif", "x/y/a.tif", "z/x/a.tif", "z/a.tif")] == [
-        1.0,
-        2.0,
-        3.0,
-        2.0,
-        1.0,
-    ]
-    assert given_size("b.tif", table) is None
-    assert given_size("ba.tif", table) is None
-
-
-def test_accents_match_however_they_are_composed(tmp_path: Path) -> None:
-    (tmp_path / "pixel_sizes.csv").write_text("image,pixel_size_nm\né.tif,4.0\n", encoding="utf-8")
-    assert given_size("x/e\u0301.tif", read_pixel_sizes(tmp_path)) == 4.0

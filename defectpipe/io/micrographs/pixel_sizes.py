@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from defectpipe.errors import MicrographError
@@ -19,7 +19,7 @@ SAME_WITHIN = 0.01
 _HOW_TO_OVERRIDE = f"give the right one with --pixel-size-nm or in {FILE_NAME}"
 
 
-def read_pixel_sizes(root: Path) -> dict[str, float]:
+def read_pixel_sizes(root: Path, images: Iterable[str] = ()) -> dict[str, float]:
     """Pixel sizes that the user gives, image by image, in ``pixel_sizes.csv`` of the input folder.
 
     The file has the columns ``image`` (relative path, or file name) and ``pixel_size_nm``; others are ignored. It is
@@ -29,6 +29,8 @@ def read_pixel_sizes(root: Path) -> dict[str, float]:
     ----------
     root : Path
         The input folder.
+    images : iterable of str
+        Names of the images in it, against which a file name is checked: it may stand for one image only.
 
     Returns
     -------
@@ -38,7 +40,8 @@ def read_pixel_sizes(root: Path) -> dict[str, float]:
     Raises
     ------
     MicrographError
-        A column is missing, a value is not a positive number, or an image is named twice with different values.
+        A column is missing, a value is not a positive number, an image is named twice with different values, or a name
+        fits several of `images`.
     """
     path = Path(root) / FILE_NAME
     if not path.is_file():
@@ -63,19 +66,33 @@ def read_pixel_sizes(root: Path) -> dict[str, float]:
             raise MicrographError(f"{path}, line {rows.line_num}: '{value}' is not a pixel size in nm.")
         if sizes.setdefault(name, size) != size:
             raise MicrographError(f"{path}, line {rows.line_num}: '{name}' has two different pixel sizes.")
+    _check_unique(path, sizes, images)
     return sizes
+
+
+def _check_unique(path: Path, sizes: Mapping[str, float], images: Iterable[str]) -> None:
+    meant: dict[str, str] = {}
+    for image in images:
+        name = _entry_for(image, sizes)
+        if name is None:
+            continue
+        other = meant.setdefault(name, image)
+        if other != image:
+            raise MicrographError(
+                f"{path}: '{name}' could be {other} or {image}; give the path relative to the folder instead."
+            )
 
 
 def given_size(image: str, pixel_sizes: Mapping[str, float] | None) -> float | None:
     """The entry for an image: of its relative path, else of its end, folder by folder, down to the file name."""
-    if not pixel_sizes:
-        return None
+    name = _entry_for(image, pixel_sizes or {})
+    return None if name is None else (pixel_sizes or {})[name]
+
+
+def _entry_for(image: str, pixel_sizes: Mapping[str, float]) -> str | None:
     parts = _normal(image).split("/")
-    for first in range(len(parts)):
-        size = pixel_sizes.get("/".join(parts[first:]))
-        if size is not None:
-            return size
-    return None
+    names = ("/".join(parts[first:]) for first in range(len(parts)))
+    return next((name for name in names if name in pixel_sizes), None)
 
 
 def calibrate(

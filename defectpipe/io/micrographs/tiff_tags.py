@@ -93,11 +93,12 @@ def _size(source: str, y: Any, x: Any, unit: str) -> StatedSize | None:
     return None if y_nm is None or x_nm is None else StatedSize(source, y_nm, x_nm)
 
 
-def _times(value: Any, unit: str = "") -> float | None:
-    """Magnification from ``188, "X"``, or ``25.0, "K X"``."""
-    if not isinstance(value, int | float) or value <= 0:
+def _times(value: Any) -> float | None:
+    """Magnification from a number, ``188X``, or ``25.00 K X``."""
+    match = re.match(r"\s*([0-9.]+(?:e\+?[0-9]+)?)\s*(K?)", str(value), re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
         return None
-    return float(value) * (1000.0 if unit.strip().upper().startswith("K") else 1.0)
+    return float(match[1]) * (1000.0 if match[2] else 1.0)
 
 
 def _thermo_fisher(tif: tifffile.TiffFile) -> _Statement:
@@ -124,7 +125,8 @@ def _zeiss(tif: tifffile.TiffFile) -> _Statement:
         candidate = _size("Zeiss tags", precise, precise, "m")
         if candidate is not None and (size is None or abs(candidate.x_nm / size.x_nm - 1) < 0.01):
             size = candidate
-    return size, "SEM", _times(*values.get("ap_mag", (None, None))[1:3])
+    # ("Mag", 188, "X"), or ("Mag", "25.00 K X").
+    return size, "SEM", _times("".join(str(part) for part in values.get("ap_mag", ())[1:]))
 
 
 def _tescan(tif: tifffile.TiffFile) -> _Statement:
@@ -134,7 +136,7 @@ def _tescan(tif: tifffile.TiffFile) -> _Statement:
     text = bytes(tag.value).decode("latin-1")
     found = dict(re.findall(r"(PixelSizeX|PixelSizeY|Magnification)=([0-9.eE+-]+)", text))
     size = _size("TESCAN tags", found.get("PixelSizeY", found["PixelSizeX"]), found["PixelSizeX"], "m")
-    return size, "SEM", float(found["Magnification"]) if "Magnification" in found else None
+    return size, "SEM", _times(found.get("Magnification"))
 
 
 def _gatan(tif: tifffile.TiffFile) -> _Statement:
