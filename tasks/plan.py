@@ -166,7 +166,7 @@ def make_plan(options: RunOptions, threads: int) -> Plan:
         label_hashes={name: known[path] for name, path in labels.items()},
         labels_dir=options.labels_dir,
         label_format=options.label_format,
-        pixel_sizes=read_pixel_sizes(options.input_dir),
+        pixel_sizes=read_pixel_sizes(options.input_dir, files),
         pixel_size_nm=options.pixel_size_nm,
         model=find_model_info(options.model),
         settings=options.settings,
