@@ -97,22 +97,26 @@ class ProcessEngine:
                 lost.append(futures[future])
             else:
                 yield futures[future], error or future.result()
+        if lost:
+            self._reopen()
         for job in lost:
-            self.close()
-            self._opened().submit(os.getpid).result()
             [future] = self._submit(function, [job])
             error = future.exception()
             if isinstance(error, BrokenProcessPool):
+                self._reopen()
                 error = WorkerLostError("The process that computed it was killed, perhaps for want of memory.")
             yield job, error or future.result()
-        if lost:
-            self.close()
 
     def close(self) -> None:
         """End the processes; unfinished jobs are dropped."""
         pool, self._pool = self._pool, None
         if pool is not None and self._owner == os.getpid():
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _reopen(self) -> None:
+        self.close()
+        # Were no process to start at all, no job could be blamed for it.
+        self._opened().submit(os.getpid).result()
 
     def _submit(self, function: Callable[[Job], Any], jobs: Sequence[Job]) -> dict[Future[Any], Job]:
         futures: dict[Future[Any], Job] = {}

@@ -5,8 +5,14 @@ from __future__ import annotations
 import configparser
 import difflib
 import importlib
+import warnings
 from pathlib import Path
 
+with warnings.catch_warnings():
+    # Luigi asks for a setting that only the packaged configuration, which cannot be loaded before Luigi, gives it.
+    warnings.filterwarnings("ignore", "\\s*Autoloading range tasks", DeprecationWarning)
+    # Its exit statuses are part of what may be configured.
+    import luigi.retcodes  # noqa: F401
 from luigi.configuration import LuigiConfigParser, get_config
 from luigi.task_register import Register
 

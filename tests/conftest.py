@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+import defectpipe
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +18,17 @@ def data_dir() -> Path:
     if not place.is_dir():
         pytest.skip(f"the real micrographs are not here ({place}); set DEFECTPIPE_DATA to their folder")
     return place
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The toy chain in place of the real one, in this process; gives the file that lists what it computes."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "toy"))
+    import toy_chain
+
+    for name in ("analysis", "model"):
+        monkeypatch.setitem(sys.modules, f"defectpipe.{name}", toy_chain)
+        monkeypatch.setattr(defectpipe, name, toy_chain, raising=False)
+    log = tmp_path / "computed.log"
+    monkeypatch.setenv("TOY_LOG", str(log))
+    return log

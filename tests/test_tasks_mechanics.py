@@ -1,0 +1,266 @@
+"""The parts of the tasks, each by itself: engine, lock, hashes, stamps, options, configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from luigi.configuration import get_config
+from run_helpers import ROOT
+
+from defectpipe.errors import DefectpipeError, SettingsError
+from tasks.engine import ProcessEngine, WorkerLostError, open_engine
+from tasks.hashes import HashMemory
+from tasks.lock import FolderLock
+from tasks.options import resolve_options
+from tasks.overlays import overlay_paths
+from tasks.plan import image_key
+from tasks.register import refuse_unknown_keys
+from tasks.stamps import Inputs, Stamp, stale_because, write_stamp
+
+OPTIONS = {
+    "input_dir": "",
+    "output_dir": "",
+    "labels_dir": "",
+    "label_format": "",
+    "model": "",
+    "pixel_size_nm": None,
+    "engine": "inline",
+    "n_jobs": 1,
+    "settings": "",
+    "verify": False,
+}
+
+
+def test_the_face_loads_nothing_heavy_and_defaults_are_luigis():
+    code = (
+        "import sys, defectpipe, luigi.retcodes, luigi.interface\n"
+        "heavy = {'numpy', 'pandas', 'cv2', 'scipy', 'numba', 'onnxruntime', 'tensorflow', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)), luigi.retcodes.retcode().task_failed, luigi.interface.core().no_lock)\n"
+        "print(luigi.task_register.Register.get_task_cls('RunAll').__module__)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd="/", env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[] 30 True", "tasks.runall"]
+
+
+def test_the_users_own_configuration_is_stronger(tmp_path):
+    (tmp_path / "luigi.cfg").write_text("[retcode]\ntask_failed=77\n")
+    code = "import defectpipe, luigi.retcodes as r; print(r.retcode().task_failed, r.retcode().not_run)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["77", "25"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "said"),
+    [
+        ("RunAll", "n_job", "did you mean 'n_jobs'"),
+        ("core", "local_schedular", "did you mean 'local_scheduler'"),
+        ("RunAl", "n_jobs", r"nothing is called \[RunAl\]; \[RunAll\] is"),
+        ("retcode", "task-faild", "task_failed"),
+    ],
+)
+def test_unknown_configuration_is_refused(section, key, said):
+    config = get_config()
+    had_section = config.has_section(section)
+    config.set(section, key, "1")
+    try:
+        with pytest.raises(SettingsError, match=said):
+            refuse_unknown_keys()
+    finally:
+        config.remove_option(section, key)
+        if not had_section:
+            config.remove_section(section)
+    refuse_unknown_keys()
+
+
+@pytest.mark.parametrize(("section", "key"), [("RunAll", "n-jobs"), ("hdfs", "anything"), ("core", "default-scheduler-port")])
+def test_known_and_foreign_configuration_is_let_through(section, key):
+    config = get_config()
+    had_section = config.has_section(section)
+    config.set(section, key, "1")
+    try:
+        refuse_unknown_keys()
+    finally:
+        config.remove_option(section, key)
+        if not had_section:
+            config.remove_section(section)
+
+
+def _square(x: int) -> int:
+    if x == 13:
+        raise ValueError("thirteen")
+    return x * x
+
+
+def _square_or_die(x: int) -> int:
+    if x == 3:
+        os._exit(1)
+    return x * x
+
+
+@pytest.mark.parametrize("name", ["inline", "processes"])
+def test_engines_give_every_job_its_result_or_its_error(name):
+    engine = open_engine(name, 2)
+    try:
+        results = dict(engine.map(_square, [1, 2, 13, 4]))
+    finally:
+        engine.close()
+    error = results.pop(13)
+    assert results == {1: 1, 2: 4, 4: 16}
+    assert isinstance(error, ValueError)
+    assert str(error) == "thirteen"
+
+
+def test_a_job_that_kills_its_process_costs_only_itself():
+    engine = ProcessEngine(2)
+    try:
+        results = dict(engine.map(_square_or_die, [1, 2, 3, 4, 5]))
+        again = dict(engine.map(_square_or_die, [6, 7]))
+    finally:
+        engine.close()
+    assert isinstance(results.pop(3), WorkerLostError)
+    assert results == {1: 1, 2: 4, 4: 16, 5: 25}
+    assert again == {6: 36, 7: 49}
+
+
+@pytest.mark.parametrize(("name", "n_jobs"), [("dusk", 1), ("inline", -1)])
+def test_unknown_engines_are_refused(name, n_jobs):
+    with pytest.raises(SettingsError, match=str(n_jobs) if n_jobs < 0 else name):
+        open_engine(name, n_jobs)
+
+
+def test_the_lock_names_its_owner_and_outlives_nobody(tmp_path):
+    path = tmp_path / "out" / ".defectpipe" / "lock"
+    code = (
+        "import sys, time; from pathlib import Path; from tasks.lock import FolderLock\n"
+        "lock = FolderLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    owner = subprocess.Popen([sys.executable, "-c", code, str(path)], env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(DefectpipeError, match=f"host .*, process {owner.pid}, since"):
+            FolderLock(path).acquire()
+    finally:
+        owner.kill()
+        owner.communicate()
+    lock = FolderLock(path)
+    lock.acquire()
+    assert json.loads(path.read_text())["process"] == os.getpid()
+    with pytest.raises(DefectpipeError, match=str(os.getpid())):
+        FolderLock(path).acquire()
+    lock.release()
+    other = FolderLock(path)
+    other.acquire()
+    other.release()
+
+
+def test_hashes_are_remembered_by_name_size_and_time_and_verify_trusts_neither(tmp_path):
+    file, memory = tmp_path / "a.tif", tmp_path / "state" / "hashes.json"
+    file.write_bytes(b"one")
+    status = file.stat()
+    first = HashMemory(memory).hash_files([file])[file]
+    file.write_bytes(b"two")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert HashMemory(memory).hash_files([file])[file] == first
+    changed = HashMemory(memory, verify=True).hash_files([file])[file]
+    assert changed != first
+    assert HashMemory(memory).hash_files([file])[file] == changed
+    file.write_bytes(b"three")
+    assert HashMemory(memory).hash_files([file, tmp_path / "gone"])[tmp_path / "gone"] == ""
+    memory.write_text("{ half")
+    assert len(HashMemory(memory).hash_files([file])[file]) == 64
+
+
+def test_a_stamp_says_what_changed(tmp_path):
+    path, table = tmp_path / "s" / "stamp.json", tmp_path / "table"
+    inputs = Inputs({"image": "a", "screening.threshold": None, "upstream": "x"}, {"pixel_size": None})
+    assert stale_because(path, inputs) == "new"
+    write_stamp(path, Stamp(inputs.parts, inputs.reading))
+    table.touch()
+    assert stale_because(path, inputs, table) == ""
+    other = Inputs({**inputs.parts, "screening.threshold": 0.5, "upstream": "y"}, {"pixel_size": 2.0})
+    assert stale_because(path, other, table) == "screening.threshold changed"
+    assert stale_because(path, Inputs({**inputs.parts, "upstream": "y"}), table) == "upstream changed"
+    assert stale_because(path, Inputs(inputs.parts, {"pixel_size": 2.0}), table) == ""
+    table.unlink()
+    assert stale_because(path, inputs, table) == "result gone"
+    path.write_text("{")
+    assert stale_because(path, inputs) == "new"
+
+
+def test_a_failed_result_is_stale_when_what_it_was_read_with_changes(tmp_path):
+    inputs = Inputs({"image": "a"}, {"pixel_size": None})
+    write_stamp(tmp_path / "stamp", Stamp(inputs.parts, inputs.reading, failed=True))
+    assert stale_because(tmp_path / "stamp", inputs) == ""
+    assert stale_because(tmp_path / "stamp", Inputs({"image": "a"}, {"pixel_size": 2.0})) == "pixel size changed"
+
+
+def test_no_two_images_share_a_picture_or_a_result():
+    names = ["a/x.tif", "b/x.tif", "a/x.png", "a/X.tif", "x.tif", "ä" * 100 + "1.tif", "ä" * 100 + "2.tif"]
+    for n_frames in (1, 3):
+        paths = [path for name in names for path in overlay_paths(Path("o"), name, n_frames)]
+        assert len(set(paths)) == len(names) * n_frames
+        assert all(len(path.name.encode()) <= 255 for path in paths)
+    assert len({image_key(name) for name in names}) == len(names)
+    assert overlay_paths(Path("o"), "a/x.tif", 1) == [Path("o/a/x.tif.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"input_dir": "nowhere"}, "no such folder"),
+        ({"output_dir": "."}, "results need a folder of their own"),
+        ({"output_dir": "in"}, "results need a folder of their own"),
+        ({"labels_dir": "nothing.json"}, "no such folder or file"),
+        ({"pixel_size_nm": -0.5}, "positive"),
+        ({"pixel_size_nm": float("nan")}, "positive"),
+        ({"settings": "settings.json"}, "screening.treshold"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(tmp_path, monkeypatch, changes, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "settings.json").write_text('{"screening": {"treshold": 0.4}}')
+    with pytest.raises(DefectpipeError, match=said):
+        resolve_options(**{**OPTIONS, "input_dir": "in", **changes})
+
+
+def test_results_go_beside_the_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    assert resolve_options(**{**OPTIONS, "input_dir": "in"}).output_dir == tmp_path / "in-defects"
+    demonstration = resolve_options(**OPTIONS)
+    assert (demonstration.is_demonstration, demonstration.output_dir) == (True, tmp_path / "demo-defects")
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    code = (
+        "import os, sys, time\n"
+        "from tasks.engine import ProcessEngine\n"
+        "if __name__ == '__main__':\n"
+        "    engine = ProcessEngine(1)\n"
+        "    [(job, pid)] = engine.map(eval, ['__import__(\"os\").getpid()'])\n"
+        "    print(pid, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=env, stdout=subprocess.PIPE, text=True, check=False)
+    worker = int(done.stdout)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        if Path(f"/proc/{worker}/stat").read_text().split(")")[1].split()[0] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        assert not Path(f"/proc/{worker}").exists()
