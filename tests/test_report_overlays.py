@@ -83,6 +83,13 @@ def test_colours_tell_loops_labels_experts_and_candidates_apart():
         assert at.mean(0) == pytest.approx([y, x], abs=2)
 
 
+def test_experts_who_agree_exactly_are_both_seen():
+    labels = labels_table(make(600, 450, 300, 200, 30))
+    picture = draw_overlay(blank((900, 1200)), loops_table(), {"ann": labels, "bob": labels})
+    for colour in LABEL_COLOURS[:2]:
+        assert len(drawn(picture, colour, 900, 20)) > 300
+
+
 @pytest.mark.parametrize(("convention", "side"), [("tight", 100), ("padded", 115)])
 def test_labels_without_an_angle_are_boxes_in_the_convention_of_the_loops(convention, side):
     labels = labels_table(make(600, 450, 100, 100, np.nan))

@@ -73,7 +73,8 @@ def draw_overlay(
     experts = {} if labels is None else {"": labels} if isinstance(labels, pd.DataFrame) else dict(labels)
     for k, name in enumerate(sorted(experts)):
         colour = LABEL_COLOURS[k % len(LABEL_COLOURS)]
-        _draw_labels(canvas, experts[name], colour, box_convention)
+        # Earlier experts in wider lines, so that those who agree exactly do not hide each other.
+        _draw_labels(canvas, experts[name], colour, box_convention, 2 * (len(experts) - 1 - k))
         legend.append((_counted(len(experts[name]), "label") + (f" of {name}" if name else ""), colour))
     _draw_loops(canvas, loops)
     n_cut = int(loops["on_edge"].to_numpy(bool).sum())
@@ -134,21 +135,23 @@ class _Canvas:
         else:
             cv2.polylines(self.pixels, [points], False, colour, width, cv2.LINE_AA, _SHIFT)
 
-    def box(self, box: np.ndarray, colour: tuple[int, int, int], dim: bool = False, dashed: bool = False) -> None:
+    def box(
+        self, box: np.ndarray, colour: tuple[int, int, int], dim: bool = False, dashed: bool = False, wider: int = 0
+    ) -> None:
         x0, y0, x1, y1 = box
         corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])
         if dashed:
             corners = np.concatenate([np.linspace(a, b, 19)[:-1] for a, b in pairwise(corners)])
-        self.outline(corners, _dim(colour) if dim else colour, self.width if not dim else 1, dashed)
+        self.outline(corners, _dim(colour) if dim else colour, 1 if dim else self.width + wider, dashed)
 
-    def ellipse(self, ellipse: np.ndarray, colour: tuple[int, int, int], dashed: bool = False) -> None:
+    def ellipse(self, ellipse: np.ndarray, colour: tuple[int, int, int], dashed: bool = False, wider: int = 0) -> None:
         x, y, major, minor, angle_deg = ellipse
         t = np.linspace(0, 2 * np.pi, 49)
         a = np.deg2rad(angle_deg)
         along, across = 0.5 * major * np.cos(t), 0.5 * minor * np.sin(t)
         # The angle counts from +x counter-clockwise as seen, and rows run down.
         xy = np.stack([x + along * np.cos(a) - across * np.sin(a), y - along * np.sin(a) - across * np.cos(a)], 1)
-        self.outline(xy, colour, self.width + 1, dashed)
+        self.outline(xy, colour, self.width + 1 + wider, dashed)
 
     def text(self, x: float, y: float, text: str, colour: tuple[int, int, int]) -> None:
         at = self._points(np.array([x, y])) // 2**_SHIFT
@@ -174,14 +177,16 @@ def _draw_loops(canvas: _Canvas, loops: pd.DataFrame) -> None:
                 canvas.text(row[0], row[1], f"{score:.2f}", LOOP_COLOUR)
 
 
-def _draw_labels(canvas: _Canvas, labels: pd.DataFrame, colour: tuple[int, int, int], box_convention: str) -> None:
+def _draw_labels(
+    canvas: _Canvas, labels: pd.DataFrame, colour: tuple[int, int, int], box_convention: str, wider: int
+) -> None:
     ellipses = labels[["x_px", "y_px", "diameter_px", "minor_px", "angle_deg"]].to_numpy(float)
     boxes = bx.convert(labels[_BOX_COLUMNS].to_numpy(float), "tight", box_convention)
     for ellipse, box in zip(ellipses, boxes, strict=True):
         if np.isfinite(ellipse).all():
-            canvas.ellipse(ellipse, colour)
+            canvas.ellipse(ellipse, colour, wider=wider)
         else:
-            canvas.box(box, colour)
+            canvas.box(box, colour, wider=wider)
 
 
 def _scale(shape: tuple[int, int]) -> float:
