@@ -273,7 +273,7 @@ def test_an_excel_workbook_named_xls_is_refused(tmp_path: Path) -> None:
 # --- polygons ------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     width=st.floats(10, 80),
     ratio=st.floats(0.2, 0.95),

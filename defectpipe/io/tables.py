@@ -203,6 +203,8 @@ def _typed(rows: Sequence[dict[str, Any]] | pd.DataFrame, types: dict[str, str])
 
 
 def _cast(column: pd.Series, kind: Any) -> pd.Series:
+    if column.dtype == kind and (kind != "str" or column.notna().all()):
+        return column
     if kind == "str":
         return column.astype(object).where(column.notna(), "").astype("str")
     if kind in ("float64", "Int64"):
