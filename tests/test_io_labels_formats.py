@@ -314,6 +314,7 @@ def test_two_parts_make_one_loop(tmp_path: Path) -> None:
         ([10, 10, 20, 20, 30, 30], "no area"),
         ([10, 10, 10, 10, 10, 10], "no area"),
         ([10, 10, 30, 30, 30, 10, 10, 30], "no area"),
+        ([10, 10, 30, 36, 30, 10, 10, 30], "crosses itself"),
         ([10, 10, 30, 10, 410, 30], "outside"),
         ([10, 10, 30, 10, 20], "odd"),
         ([10, 10, 30, 10, 20, "30"], "no list of numbers"),
