@@ -170,7 +170,9 @@ def train_stage(
             negatives,
             weights[negatives].astype(np.float32),
         )
-        stump = _best_stump(codes, drawn[np.argsort(-quality, kind="stable")[:_STUMPS_SPLIT_EXACTLY]], y, weights, active)
+        stump = _best_stump(
+            codes, drawn[np.argsort(-quality, kind="stable")[:_STUMPS_SPLIT_EXACTLY]], y, weights, active
+        )
         if stump is None:
             break
         stumps.append(stump)

@@ -66,9 +66,7 @@ class Cascade:
         """
         packed = self.packed
         offsets = corner_offsets(packed.features, self.window_px + 1)
-        return _stages_passed(
-            integral_windows(windows), offsets, packed.first_stump, packed.tables, packed.thresholds
-        )
+        return _stages_passed(integral_windows(windows), offsets, packed.first_stump, packed.tables, packed.thresholds)
 
 
 @njit(cache=True)

@@ -40,11 +40,11 @@ class ScanRecipe:
     context: float = 1.3
     min_side_px: float = 20.0
     max_side_px: float = 240.0
-    level_factor: float = 1.15
+    level_factor: float = 1.2
     blur_sigma_px: float = 1.5
     border_px: int = 16
-    coarse_step_below: float = 1.7
-    max_overlap: float = 0.4
+    coarse_step_below: float = 2.0
+    max_overlap: float = 0.35
 
 
 @dataclass(frozen=True, eq=False)

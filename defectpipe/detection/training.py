@@ -20,7 +20,7 @@ class CascadeRecipe:
     """Training of the cascade. The rates are those of each stage on its own samples."""
 
     window_px: int = 24
-    n_stages: int = 14
+    n_stages: int = 11
     hit_rate: float = 0.996
     false_alarm_rate: float = 0.4
     max_stumps: int = 60

@@ -1,0 +1,76 @@
+"""One training loop for every network: AdamW, warm-up and cosine, averaged weights. Imports TensorFlow when called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+_WARM_UP_STEPS = 60
+_REPORT_EVERY = 50
+
+
+def use_threads(n: int) -> None:
+    """Let TensorFlow use `n` threads; to be called before its first operation."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(n)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def fit(
+    network: keras.Model,
+    next_batch: Callable[[], tuple[np.ndarray, np.ndarray]],
+    loss: Callable[[Any, Any], Any],
+    *,
+    n_steps: int,
+    peak_learning_rate: float,
+    weight_decay: float,
+    callbacks: Mapping[int, Callable[[int], None]] | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train `network` in place; it ends with the moving average of its weights.
+
+    Parameters
+    ----------
+    next_batch : callable
+        Gives inputs and answers of one batch, of the same shape each time.
+    loss : callable
+        Loss of (answers, outputs).
+    callbacks : mapping of int to callable
+        Called with the step, before that step.
+    progress : callable
+        Called with the step and the mean loss since the last call.
+    """
+    import keras
+    import tensorflow as tf
+
+    average = float(np.clip(1 - 20 / n_steps, 0.9, 0.998))
+    optimizer = keras.optimizers.AdamW(
+        peak_learning_rate, weight_decay=weight_decay, use_ema=True, ema_momentum=average, global_clipnorm=5.0
+    )
+    optimizer.build(network.trainable_variables)
+
+    @tf.function(reduce_retracing=True)
+    def step(inputs: Any, answers: Any) -> Any:
+        with tf.GradientTape() as tape:
+            value = loss(answers, network(inputs, training=True))
+        gradients = tape.gradient(value, network.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+        return value
+
+    losses: list[float] = []
+    for i in range(n_steps):
+        if callbacks and i in callbacks:
+            callbacks[i](i)
+        decay = 0.5 + 0.5 * np.cos(np.pi * i / n_steps)
+        optimizer.learning_rate.assign(peak_learning_rate * min(1.0, (i + 1) / _WARM_UP_STEPS) * decay + 1e-6)
+        losses.append(float(step(*(tf.constant(part) for part in next_batch()))))
+        if progress is not None and ((i + 1) % _REPORT_EVERY == 0 or i + 1 == n_steps):
+            progress(i + 1, float(np.mean(losses)))
+            losses.clear()
+    optimizer.finalize_variable_values(network.trainable_variables)

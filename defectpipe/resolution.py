@@ -1,0 +1,49 @@
+"""The working resolution: images are reduced so that loops have about the size that a model learned."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+# Images of unknown pixel size are halved from this width or height on: so large a frame oversamples.
+LARGE_FRAME_PX = 2048
+_MAX_BINNING = 16
+
+
+def binning(shape: tuple[int, int], pixel_size_nm: float | None, working_pixel_size_nm: float | None) -> int:
+    """Whole factor by which an image is reduced before a model sees it; 1 leaves it as it is.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width.
+    pixel_size_nm : float or None
+        Of the image; None if unknown.
+    working_pixel_size_nm : float or None
+        That the model works at; None if it was trained without pixel sizes.
+    """
+    if working_pixel_size_nm is None:
+        return 1
+    if pixel_size_nm is None:
+        return 2 if max(shape) >= LARGE_FRAME_PX else 1
+    factor = round(working_pixel_size_nm / pixel_size_nm)
+    return int(np.clip(factor, 1, max(1, min(_MAX_BINNING, min(shape) // 64))))
+
+
+def reduce(grey: np.ndarray, factor: int) -> np.ndarray:
+    """Mean of blocks of `factor` × `factor` px of an 8-bit image; what does not fill a block is left out."""
+    if factor == 1:
+        return grey
+    height, width = (n // factor for n in grey.shape)
+    cropped = grey[: height * factor, : width * factor]
+    return cv2.resize(cropped, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def to_working(boxes: np.ndarray, factor: int) -> np.ndarray:
+    """Coordinates of the image as coordinates of its reduced copy (pixel centres at integers)."""
+    return (np.asarray(boxes, float) + 0.5) / factor - 0.5
+
+
+def from_working(boxes: np.ndarray, factor: int) -> np.ndarray:
+    """The inverse of `to_working`."""
+    return (np.asarray(boxes, float) + 0.5) * factor - 0.5

@@ -1,0 +1,126 @@
+"""Screening of candidates with a trained network, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+
+from defectpipe.boxes import suppress
+from defectpipe.errors import ModelError
+from defectpipe.screening.crops import CropSource
+from defectpipe.screening.network import ScreenerRecipe
+from defectpipe.screening.samples import apply_targets
+
+# One batch shape, padded: the same sums in the same order, whatever the number of candidates.
+_BATCH = 64
+
+
+class Network(Protocol):
+    """What answers crops: (n, crop_px, crop_px, 1) to (n, 5), see `network.build_network`."""
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class ScreeningRecipe:
+    """How candidates become loops; part of the model.
+
+    Parameters
+    ----------
+    first_overlap : float
+        Overlap at which corrected boxes are taken for one loop before the second look.
+    second_look_above : float
+        Candidates of at least this probability are looked at again, on their corrected box.
+    max_overlap : float
+        Overlap at which the weaker of two loops is dropped.
+    """
+
+    first_overlap: float = 0.6
+    second_look_above: float = 0.05
+    max_overlap: float = 0.4
+
+
+class OnnxNetwork:
+    """A network in an ONNX file, on one thread.
+
+    Raises
+    ------
+    ModelError
+        The file cannot be loaded, or does not take and give what a screener does.
+    """
+
+    def __init__(self, path: Path, crop_px: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises its own types, none of them public
+            raise ModelError(f"{path}: cannot be loaded as an ONNX network ({error}).") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or inputs[0].shape[1:] != [crop_px, crop_px, 1] or len(outputs) != 1:
+            raise ModelError(
+                f"{path}: does not take crops of {crop_px} px; the card and the network do not belong together."
+            )
+        self._input, self._crop_px = inputs[0].name, crop_px
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """Answers (n, 5) to crops (n, crop_px, crop_px, 1), float32."""
+        answers = [np.zeros((0, 5), np.float32)]
+        for start in range(0, len(crops), _BATCH):
+            part = crops[start : start + _BATCH]
+            batch = np.zeros((_BATCH, self._crop_px, self._crop_px, 1), np.float32)
+            batch[: len(part)] = part
+            answers.append(self._session.run(None, {self._input: batch})[0][: len(part)])
+        return np.concatenate(answers)
+
+
+@dataclass(frozen=True, eq=False)
+class Screened:
+    """Loops, best first: boxes (n, 4), probabilities (n,), and the candidate that each came from (n,)."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    candidates: np.ndarray
+
+
+def screen(
+    grey: np.ndarray, candidates: np.ndarray, network: Network, seen: ScreenerRecipe, recipe: ScreeningRecipe
+) -> Screened:
+    """Judge candidates and correct their boxes, twice: the second look is on the corrected box.
+
+    Parameters
+    ----------
+    grey : ndarray of uint8, shape (height, width)
+    candidates : ndarray, shape (n, 4)
+    network : Network
+    seen : ScreenerRecipe
+        What the network sees of a candidate.
+
+    Returns
+    -------
+    Screened
+        Every loop of probability `second_look_above` or more, whatever the threshold that it is used with.
+    """
+    source = CropSource(grey)
+    answers = _answers(source, candidates, network, seen)
+    boxes, logits = apply_targets(candidates, answers[:, 1:]), answers[:, 0].astype(float)
+    kept = suppress(boxes, logits, recipe.first_overlap)
+    kept = kept[_probability(logits[kept]) >= recipe.second_look_above]
+    boxes, logits = boxes[kept], logits[kept]
+    answers = _answers(source, boxes, network, seen)
+    boxes, logits = apply_targets(boxes, answers[:, 1:]), (logits + answers[:, 0]) / 2
+    final = suppress(boxes, logits, recipe.max_overlap)
+    return Screened(boxes[final], _probability(logits[final]), kept[final])
+
+
+def _answers(source: CropSource, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
+    return network(source.cut(boxes, seen.crop_px, seen.context)[..., None])
+
+
+def _probability(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))

@@ -1,0 +1,97 @@
+"""Training of the screener with Keras. TensorFlow is imported only when this runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from defectpipe.errors import LabelError
+from defectpipe.networks.training import fit
+from defectpipe.screening.augmentation import Batches
+from defectpipe.screening.network import ScreenerRecipe, build_network
+from defectpipe.screening.samples import STORED_MARGIN, Samples, to_float
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class ScreenerTraining:
+    """Schedule of the training: steps, not minutes, so that the same seed trains the same network."""
+
+    n_steps: int = 4500
+    batch_size: int = 192
+    peak_learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    negatives_per_image: int = 300
+    reweigh_at: tuple[float, ...] = (0.25, 0.5, 0.75)
+
+
+def train_screener(
+    samples: Samples,
+    recipe: ScreenerRecipe,
+    training: ScreenerTraining,
+    seed: int,
+    progress: Callable[[int, float], None] | None = None,
+) -> keras.Model:
+    """Train a screener on samples of `samples.make_samples`.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Called with the step and the mean loss, now and then.
+
+    Raises
+    ------
+    LabelError
+        There are too few loops to learn from.
+    """
+    if samples.is_loop.sum() < 20:
+        raise LabelError(f"Only {samples.is_loop.sum()} loops to train the screener on: label more loops.")
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    network = build_network(recipe)
+    batches = Batches(samples, recipe.crop_px, recipe.context, training.batch_size, np.random.default_rng(seed))
+
+    def reweigh(step: int) -> None:
+        if len(batches.others):
+            batches.weigh_others(0.05 + _probabilities(network, samples.crops[batches.others], recipe))
+
+    fit(
+        network,
+        batches.next,
+        screener_loss,
+        n_steps=training.n_steps,
+        peak_learning_rate=training.peak_learning_rate,
+        weight_decay=training.weight_decay,
+        callbacks={int(share * training.n_steps): reweigh for share in training.reweigh_at},
+        progress=progress,
+    )
+    return network
+
+
+def screener_loss(answers: Any, outputs: Any) -> Any:
+    """Focal cross-entropy of the logit, and smooth L1 of the box where there is a loop."""
+    import tensorflow as tf
+
+    is_loop, logit = answers[:, 0], outputs[:, 0]
+    probability = tf.sigmoid(logit)
+    hardness = tf.stop_gradient(tf.where(is_loop > 0.5, 1 - probability, probability)) + 0.1
+    classes = tf.nn.sigmoid_cross_entropy_with_logits(labels=is_loop, logits=logit) * hardness
+    miss = tf.abs(answers[:, 1:] - outputs[:, 1:])
+    box = tf.reduce_sum(tf.where(miss < 0.1, 5 * miss * miss, miss - 0.05), axis=1)
+    return 2 * tf.reduce_mean(classes) + 2 * tf.reduce_sum(is_loop * box) / (tf.reduce_sum(is_loop) + 1)
+
+
+def _probabilities(network: keras.Model, stored: np.ndarray, recipe: ScreenerRecipe) -> np.ndarray:
+    first = (round(recipe.crop_px * STORED_MARGIN) - recipe.crop_px) // 2
+    inside = slice(first, first + recipe.crop_px)
+    result = np.empty(len(stored))
+    for i in range(0, len(stored), 512):
+        logits = network.predict_on_batch(to_float(stored[i : i + 512, inside, inside])[..., None])[:, 0]
+        result[i : i + 512] = 1 / (1 + np.exp(-logits))
+    return result

@@ -1,0 +1,127 @@
+"""From labelled images to a named model: cross-validation by group, threshold, final model, card."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from defectpipe.boxes import convert
+from defectpipe.errors import LabelError
+from defectpipe.io.files import write_atomic
+from defectpipe.io.tables import read_parquet, write_parquet
+from defectpipe.micrograph import Micrograph
+from defectpipe.model import CARD, FILES
+from defectpipe.training.card import model_card
+from defectpipe.training.figures import BOXES, held_out_figures
+from defectpipe.training.folds import assign_folds
+from defectpipe.training.part import CANDIDATES, LOOPS, part_card, scan_recipe, train_part, working_copy
+from defectpipe.training.recipe import TrainingRecipe
+from defectpipe.training.workspace import PartJob, fingerprint, store_images, write_card
+
+HELD_OUT_FOLDER = "held-out"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImage:
+    """A labelled image.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+    labels : DataFrame
+        Columns of `io.labels.LABEL_COLUMNS`, boxes tight. None: there are no loops.
+    group : str
+        Fields of one group never lie on both sides of a fold.
+    fold : int, optional
+    """
+
+    micrograph: Micrograph
+    labels: pd.DataFrame
+    group: str
+    fold: int | None = None
+
+
+def train_loop_model(
+    images: Sequence[TrainingImage],
+    name: str,
+    models_dir: Path,
+    *,
+    recipe: TrainingRecipe | Path | None = None,
+    seed: int = 0,
+    n_jobs: int | None = None,
+) -> Path:
+    """Train a model: one for each held-out fold, for the figures and the threshold, then one on all images.
+
+    A training that was interrupted goes on where it stood when the same call is made again.
+
+    Parameters
+    ----------
+    images : sequence of TrainingImage
+    name : str
+        Folder of the model in `models_dir`.
+    models_dir : Path
+    recipe : TrainingRecipe or path of a JSON file, optional
+    seed : int
+    n_jobs : int, optional
+        Parts trained at once, each on one core. Default: the cores that this process may use.
+
+    Returns
+    -------
+    Path
+        The model's folder: cascade, weights, ONNX, card, and ``held-out/`` with what each fold's model found in the
+        images that it never saw.
+
+    Raises
+    ------
+    LabelError
+        There are too few loops or groups.
+    """
+    if not isinstance(recipe, TrainingRecipe):
+        recipe = TrainingRecipe() if recipe is None else TrainingRecipe.read(recipe)
+    if not images:
+        raise LabelError("There are no labelled images to train on.")
+    folds = assign_folds(
+        [i.group for i in images], [len(i.labels) for i in images], [i.fold for i in images], recipe.n_folds
+    )
+    boxes = [convert(i.labels[BOXES].to_numpy(float), "tight", recipe.box_convention) for i in images]
+    triples = [(i.micrograph, b, fold) for i, b, fold in zip(images, boxes, folds, strict=True)]
+    work = models_dir / ".defectpipe" / f"{name}-training-{fingerprint(triples, recipe, seed)[:12]}"
+    sizes = [i.micrograph.pixel_size_nm for i in images if i.micrograph.pixel_size_nm is not None]
+    working_size = recipe.working_pixel_size_nm or (float(np.median(sizes)) if sizes else None)
+    stored = store_images(work, triples)
+    parts: list[int | None] = [*range(max(folds) + 1), None]
+    jobs = [
+        PartJob(
+            work / ("all" if held_out is None else f"fold-{held_out}"), stored, held_out, working_size, recipe, seed
+        )
+        for held_out in parts
+    ]
+    folders = _train_parts(jobs, n_jobs or len(os.sched_getaffinity(0)))
+    loops, candidates = (
+        pd.concat([read_parquet(folder / table) for folder in folders[:-1]], ignore_index=True)
+        for table in (LOOPS, CANDIDATES)
+    )
+    figures = held_out_figures(images, folds, loops, candidates, recipe)
+    target = models_dir / name
+    for file in FILES:
+        write_atomic(target / file, (folders[-1] / file).read_bytes())
+    write_parquet(target / HELD_OUT_FOLDER / "loops.parquet", loops)
+    write_parquet(target / HELD_OUT_FOLDER / "candidates.parquet", candidates)
+    usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
+    write_card(target / CARD, model_card(name, usage, figures, images, folds, recipe, seed))
+    shutil.rmtree(work)
+    return target
+
+
+def _train_parts(jobs: list[PartJob], n_jobs: int) -> list[Path]:
+    # Each part in a process of its own: TensorFlow and forked children do not go together.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(min(n_jobs, len(jobs)), maxtasksperchild=1) as pool:
+        return pool.map(train_part, jobs, chunksize=1)

@@ -1,0 +1,153 @@
+"""One model of a training: cascade, candidates, screener; and what it finds in the images that it never saw."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from defectpipe.analysis import BOX_COLUMNS, detect_candidates, measure_loops, screen_candidates
+from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
+from defectpipe.detection.scan import ScanRecipe, find_candidates
+from defectpipe.detection.training import LabelledImage, train_cascade
+from defectpipe.io.files import write_atomic
+from defectpipe.io.tables import write_parquet
+from defectpipe.model import CARD, CASCADE, FILES, ONNX, WEIGHTS, LoopModel, file_sha256
+from defectpipe.resolution import binning, reduce, to_working
+from defectpipe.screening.samples import Samples, make_samples
+from defectpipe.settings import DetectionSettings, ScreeningSettings, Settings
+from defectpipe.training.progress import PartProgress
+from defectpipe.training.workspace import PartJob, StoredImage, write_card
+
+# Below this score nothing is kept of the held-out images: no useful threshold lies there.
+LOWEST_SCORE = 0.1
+CANDIDATES, LOOPS = "held_out_candidates.parquet", "held_out_loops.parquet"
+# The smallest window side that the scan goes down to: below it a loop is blurred away.
+_SMALLEST_WINDOW_PX = 12.0
+
+
+def train_part(job: PartJob) -> Path:
+    """Train one model and apply it to its held-out images; steps that are done are not done again.
+
+    Returns
+    -------
+    Path
+        Folder with the model, and `CANDIDATES` and `LOOPS` of the held-out images.
+    """
+    cv2.setNumThreads(1)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with PartProgress(job.title) as progress:
+        if not (job.folder / CARD).exists():
+            images = [working_copy(image, job) for image in job.training_images]
+            scan = scan_recipe(images, job)
+            _train_cascade(job, images, scan, progress)
+            _train_screener(job, images, scan, progress)
+            write_card(job.folder / CARD, part_card(job, scan))
+        if job.held_out is not None and not (job.folder / LOOPS).exists():
+            _apply(job, progress)
+    return job.folder
+
+
+def working_copy(image: StoredImage, job: PartJob) -> LabelledImage:
+    """Image and boxes at the working resolution."""
+    m = image.micrograph()
+    factor = binning(m.shape, m.pixel_size_nm, job.working_pixel_size_nm)
+    return LabelledImage(reduce(m.grey8(), factor), to_working(image.boxes, factor))
+
+
+def scan_recipe(images: list[LabelledImage], job: PartJob) -> ScanRecipe:
+    """Scan over the sizes that the labels have."""
+    default = ScanRecipe()
+    sides = np.concatenate([(image.boxes[:, 2:] - image.boxes[:, :2]).max(1, initial=0) for image in images])
+    if not len(sides):
+        return default
+    small, large = np.percentile(sides, [4, 99.7]) * default.context
+    smallest = float(np.clip(round(small), _SMALLEST_WINDOW_PX, 2 * job.recipe.cascade.window_px))
+    return dataclasses.replace(default, min_side_px=smallest, max_side_px=float(max(round(1.1 * large), 2 * smallest)))
+
+
+def part_card(job: PartJob, scan: ScanRecipe) -> dict[str, Any]:
+    """What the analysis needs to use the model."""
+    recipe = job.recipe
+    return {
+        "name": job.folder.name,
+        "box_convention": recipe.box_convention,
+        "working_pixel_size_nm": job.working_pixel_size_nm,
+        "polarity": recipe.polarity,
+        "threshold": 0.5,
+        "max_candidates_per_megapixel": recipe.max_candidates_per_megapixel,
+        "scan": dataclasses.asdict(scan),
+        "screener": dataclasses.asdict(recipe.screener),
+        "screening": dataclasses.asdict(recipe.screening),
+        "sha256": {name: file_sha256(job.folder / name) for name in FILES},
+    }
+
+
+def _train_cascade(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, progress: PartProgress) -> None:
+    if (job.folder / CASCADE).exists():
+        return
+    recipe = job.recipe.cascade
+    progress.begin("cascade", recipe.n_stages)
+    cascade, _ = train_cascade(images, recipe, scan, job.seed, progress.stage)
+    xml = cascade_to_xml(cascade, hit_rate=recipe.hit_rate, false_alarm_rate=recipe.false_alarm_rate)
+    write_atomic(job.folder / CASCADE, xml.encode())
+
+
+def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, progress: PartProgress) -> None:
+    if all((job.folder / name).exists() for name in (WEIGHTS, ONNX)):
+        return
+    from defectpipe.networks.export import export_onnx
+    from defectpipe.networks.training import use_threads
+    from defectpipe.screening.training import train_screener
+
+    use_threads(1)
+    recipe, rng = job.recipe, np.random.default_rng(job.seed)
+    cascade = read_cascade(job.folder / CASCADE)
+    samples: list[Samples] = []
+    progress.begin("candidates", len(images))
+    for image in images:
+        limit = max(20, int(np.ceil(recipe.max_candidates_per_megapixel * image.pixels.size / 1e6)))
+        boxes, _ = find_candidates(image.pixels, cascade, scan, limit)
+        samples.append(
+            make_samples(
+                image.pixels,
+                boxes,
+                image.boxes,
+                recipe.screener.crop_px,
+                recipe.screener.context,
+                recipe.screener_training.negatives_per_image,
+                rng,
+            )
+        )
+        progress.step()
+    progress.begin("screener", recipe.screener_training.n_steps)
+    network = train_screener(
+        Samples.joined(samples), recipe.screener, recipe.screener_training, job.seed, progress.loss
+    )
+    write_atomic(job.folder / WEIGHTS, network.save_weights)
+    export_onnx(network, job.folder / ONNX)
+
+
+def _apply(job: PartJob, progress: PartProgress) -> None:
+    """Run the chain over the held-out images, down to the lowest score."""
+    model = LoopModel.load(job.folder)
+    settings = Settings(
+        detection=DetectionSettings(job.recipe.max_candidates_per_megapixel),
+        screening=ScreeningSettings(LOWEST_SCORE),
+    )
+    candidates, loops = [], []
+    progress.begin("held-out images", len(job.held_out_images))
+    for image in job.held_out_images:
+        m = image.micrograph()
+        found = detect_candidates(m, model, settings)
+        screened = screen_candidates(m, found, model, settings)
+        loops.append(measure_loops(m, screened, model, settings))
+        numbers = found[[*BOX_COLUMNS, "detection_score"]].astype("float32")
+        candidates.append(numbers.assign(image=m.image, fold=job.held_out))
+        progress.step()
+    write_parquet(job.folder / CANDIDATES, pd.concat(candidates, ignore_index=True))
+    write_parquet(job.folder / LOOPS, pd.concat(loops, ignore_index=True).assign(fold=job.held_out))

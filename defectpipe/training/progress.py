@@ -1,0 +1,72 @@
+"""Progress of a training: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from defectpipe.detection.training import StageReport
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class PartProgress:
+    """Progress of one part of a training, over its steps.
+
+    Parameters
+    ----------
+    title : str
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title, self._bar, self._last_line = title, None, 0.0
+        self._terminal = sys.stderr.isatty()
+
+    def __enter__(self) -> PartProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def begin(self, what: str, total: int) -> None:
+        """A new step of `total` pieces begins."""
+        self._close()
+        self._what, self._total, self._done, self._last_line = what, total, 0, time.monotonic()
+        if self._terminal:
+            self._bar = tqdm(total=total, desc=f"{self._title}: {what}", leave=False)
+        else:
+            self._say("begins")
+
+    def step(self, note: str = "", done: int | None = None) -> None:
+        """One more piece is done, or `done` of them."""
+        before, self._done = self._done, self._done + 1 if done is None else done
+        if self._bar is not None:
+            self._bar.update(self._done - before)
+            self._bar.set_postfix_str(note)
+        elif self._done == self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._say(f"{self._done} of {self._total} {note}")
+
+    def stage(self, report: StageReport) -> None:
+        """One stage of the cascade is trained."""
+        self.step(
+            f"hit rate {report.hit_rate:.3f}, false-alarm rate {report.false_alarm_rate:.3f}, "
+            f"{report.n_stumps} stumps, {report.acceptance:.2g} of windows left"
+        )
+
+    def loss(self, step: int, value: float) -> None:
+        """So many steps of a network's training are done."""
+        self.step(f"loss {value:.4f}", step)
+
+    def _say(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        print(f"{self._title}: {self._what}: {text}".rstrip(), file=sys.stderr, flush=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,88 @@
+"""Every choice of a training that is not data; a JSON file can change any part of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from defectpipe.boxes import CONVENTIONS
+from defectpipe.detection.training import CascadeRecipe
+from defectpipe.errors import SettingsError
+from defectpipe.screening.network import ScreenerRecipe
+from defectpipe.screening.screener import ScreeningRecipe
+from defectpipe.screening.training import ScreenerTraining
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How a loop model is trained.
+
+    Parameters
+    ----------
+    n_folds : int
+        Folds of the cross-validation, where the images do not bring their own; never more than there are groups.
+    working_pixel_size_nm : float or None
+        Pixel size to which images are reduced; None: the median of the training images.
+    box_convention : str
+        Of the boxes that the model gives: ``tight`` or ``padded``.
+    polarity : str
+        Rim against background: ``dark``, ``bright`` or ``auto``.
+    max_candidates_per_megapixel : int
+        Candidates that the screener sees, in training and in use.
+    description, data_source, data_licence : str
+        For the card.
+    """
+
+    n_folds: int = 5
+    working_pixel_size_nm: float | None = None
+    box_convention: str = "tight"
+    polarity: str = "auto"
+    max_candidates_per_megapixel: int = 400
+    description: str = ""
+    data_source: str = "not stated"
+    data_licence: str = "not stated"
+    cascade: CascadeRecipe = field(default_factory=CascadeRecipe)
+    screener: ScreenerRecipe = field(default_factory=ScreenerRecipe)
+    screener_training: ScreenerTraining = field(default_factory=ScreenerTraining)
+    screening: ScreeningRecipe = field(default_factory=ScreeningRecipe)
+
+    def __post_init__(self) -> None:
+        if self.box_convention not in CONVENTIONS:
+            raise SettingsError(
+                f"recipe: box_convention is one of {', '.join(CONVENTIONS)}, not {self.box_convention!r}."
+            )
+        if self.polarity not in ("dark", "bright", "auto"):
+            raise SettingsError(f"recipe: polarity is dark, bright or auto, not {self.polarity!r}.")
+        if self.n_folds < 2:
+            raise SettingsError("recipe: n_folds is at least 2, for the threshold comes from held-out folds.")
+
+    @classmethod
+    def read(cls, path: Path) -> TrainingRecipe:
+        """Recipe from a JSON file that holds any part of it; unknown names are refused."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path}: cannot be read as JSON ({error}).") from error
+        return _replaced(cls(), values, str(path))
+
+
+def _replaced(default: Any, values: dict[str, Any], where: str) -> Any:
+    if not isinstance(values, dict):
+        raise SettingsError(f"{where}: holds names and values, not {values!r}.")
+    known = {f.name for f in dataclasses.fields(default)}
+    changed = {}
+    for name, value in values.items():
+        if name not in known:
+            raise SettingsError(f"{where}: unknown name '{name}'; known: {', '.join(sorted(known))}.")
+        old = getattr(default, name)
+        if dataclasses.is_dataclass(old):
+            value = _replaced(old, value, f"{where}: {name}")
+        elif isinstance(old, tuple):
+            value = tuple(value)
+        elif old is not None and not isinstance(value, type(old) | int):
+            raise SettingsError(f"{where}: '{name}' cannot be {value!r}.")
+        changed[name] = value
+    return dataclasses.replace(default, **changed)
