@@ -44,3 +44,126 @@ def test_a_clean_ring_is_measured_within_two_percent(angle, major, minor):
     assert np.hypot(row.x_px - 131.3, row.y_px - 96.6) < 0.01 * major
     assert row.area_px2 == pytest.approx(np.pi / 4 * major * minor, rel=0.05)
     assert list(row.index) == MEASUREMENT_COLUMNS
+
+
+def errors_under_noise(noise, n=40):
+    """Relative errors of the long axis and fit qualities over rings in jittered boxes (centre 5 %, side 8 %)."""
+    rng = np.random.default_rng(5)
+    measured, alone, quality = [], [], []
+    for seed in range(n):
+        angle, major, minor = rng.uniform(0, 180), rng.uniform(30, 70), rng.uniform(0.6, 0.95)
+        minor *= major
+        picture = grey(ring((130, 170), 83.0, 66.0, major, minor, angle, 0.05 * major), noise, seed)
+        box = ellipse_bounds(83.0, 66.0, major, minor, angle)[0]
+        side, centre = box[2:] - box[:2], (box[2:] + box[:2]) / 2
+        drawn = side * np.exp(rng.normal(0, 0.08, 2))
+        centre = centre + rng.normal(0, 0.05, 2) * side
+        row = measure(picture, np.concatenate([centre - drawn / 2, centre + drawn / 2]), polarity="dark").iloc[0]
+        bounds = ellipse_bounds(row.x_px, row.y_px, row.diameter_px, row.minor_px, row.angle_deg)[0]
+        measured.append((bounds[2:] - bounds[:2]).max() / side.max() - 1)
+        alone.append(drawn.max() / side.max() - 1)
+        quality.append(row.fit_quality)
+    return np.abs(measured), np.abs(alone), np.asarray(quality)
+
+
+def test_the_flood_corrects_a_wrong_box_and_the_quality_falls_with_noise():
+    quality = {}
+    for noise, limit in ((0.0, 0.02), (10.0, 0.02), (30.0, 0.03)):
+        measured, alone, marks = errors_under_noise(noise)
+        assert np.median(measured) < limit
+        assert np.median(measured) < np.median(alone)
+        quality[noise] = np.median(marks)
+    assert 1 >= quality[0.0] > quality[10.0] > quality[30.0] > 0
+
+
+def test_a_bright_rim_is_measured_as_its_negative():
+    picture = ring((120, 150), 70.0, 61.0, 50.0, 34.0, 35.0)
+    boxes = ellipse_bounds(70.0, 61.0, 50.0, 34.0, 35.0)
+    dark = measure(grey(picture, 5), boxes, polarity="dark")
+    bright = measure(255 - grey(picture, 5), boxes, polarity="bright")
+    numbers = MEASUREMENT_COLUMNS[:9]
+    np.testing.assert_allclose(bright[numbers].to_numpy(float), dark[numbers].to_numpy(float), rtol=1e-4)
+    for image, expected in ((grey(picture, 5), dark), (255 - grey(picture, 5), bright)):
+        np.testing.assert_array_equal(measure(image, boxes, polarity="auto")[numbers], expected[numbers])
+
+
+def test_turning_and_mirroring_the_image_turns_and_mirrors_the_ellipse():
+    picture = grey(ring((121, 151), 70.0, 58.0, 50.0, 33.0, 30.0), 8)
+    box = ellipse_bounds(71.0, 57.0, 52.0, 32.0, 30.0)[0]
+    row = measure(picture, box, polarity="dark").iloc[0]
+    mirrored = measure(picture[:, ::-1], [150 - box[2], box[1], 150 - box[0], box[3]], polarity="dark").iloc[0]
+    turned = measure(np.rot90(picture), [box[1], 150 - box[2], box[3], 150 - box[0]], polarity="dark").iloc[0]
+    for other, angle in ((mirrored, 180 - row.angle_deg), (turned, row.angle_deg + 90)):
+        assert other.diameter_px == pytest.approx(row.diameter_px, rel=0.01)
+        assert other.minor_px == pytest.approx(row.minor_px, rel=0.01)
+        assert turn(other.angle_deg, angle) < 2
+    assert mirrored.x_px == pytest.approx(150 - row.x_px, abs=0.3)
+    assert turned.y_px == pytest.approx(150 - row.x_px, abs=0.3)
+
+
+@pytest.mark.parametrize(("x", "y"), [(18.0, 60.0), (80.0, 10.0), (141.0, 60.0), (80.0, 111.0)])
+def test_a_loop_cut_by_the_border_is_completed(x, y):
+    picture = grey(ring((120, 160), x, y, 52.0, 38.0, 20.0))
+    row = measure(picture, ellipse_bounds(x, y, 54.0, 38.0, 20.0), polarity="dark").iloc[0]
+    assert row.measured
+    assert row.diameter_px == pytest.approx(52.0, rel=0.05)
+    assert row.minor_px == pytest.approx(38.0, rel=0.06)
+    assert np.isfinite([row.area_px2, row.feret_px]).all()
+
+
+def test_overlapping_neighbours_keep_their_own_ellipses():
+    one, other = (60.0, 60.0, 44.0, 32.0, 10.0), (92.0, 66.0, 40.0, 30.0, 100.0)
+    picture = grey(ring((130, 170), *one) + ring((130, 170), *other) - 150.0, 5)
+    table = measure(picture, np.concatenate([ellipse_bounds(*one), ellipse_bounds(*other)]), polarity="dark")
+    assert table.measured.all()
+    np.testing.assert_allclose(table.diameter_px, [44.0, 40.0], rtol=0.04)
+    np.testing.assert_allclose(table.minor_px, [32.0, 30.0], rtol=0.06)
+
+
+def test_where_nothing_is_seen_the_box_is_returned_and_says_so():
+    box = np.array([40.0, 30.0, 80.0, 60.0])
+    flat = measure(np.full((100, 140), 128, np.uint8), box).iloc[0]
+    narrow = measure(grey(ring((100, 140), 60, 45, 30, 20, 0)), [40.0, 30.0, 80.0, 33.0]).iloc[0]
+    outside = measure(np.full((100, 140), 128, np.uint8), box + 1000).iloc[0]
+    mostly_outside = measure(grey(ring((100, 140), 60, 45, 30, 20, 0)), box - [75, 0, 75, 0]).iloc[0]
+    for row, reason in ((flat, "rim"), (narrow, "narrower"), (outside, "outside"), (mostly_outside, "half of the rim")):
+        assert not row.measured
+        assert row.fit_quality == 0
+        assert reason in row.reason
+    assert (flat.x_px, flat.y_px, flat.diameter_px, flat.minor_px, flat.angle_deg) == (60, 45, 40, 30, 0)
+    assert flat.area_px2 == pytest.approx(np.pi / 4 * 40 * 30)
+    assert flat.equivalent_diameter_px == pytest.approx(np.sqrt(40 * 30))
+    wide_box = measure(np.full((100, 140), 128, np.uint8), [40.0, 30.0, 60.0, 80.0]).iloc[0]
+    assert (wide_box.diameter_px, wide_box.minor_px, wide_box.angle_deg) == (50, 20, 90)
+
+
+def test_noise_alone_is_marked_lower_than_any_clear_ring():
+    rng = np.random.default_rng(2)
+    noise = np.clip(rng.normal(128, 20, (200, 260)), 0, 255).astype(np.uint8)
+    corner = rng.uniform(20, 120, (40, 2))
+    empty = measure(noise, np.concatenate([corner, corner + np.array([40.0, 30.0])], 1), polarity="dark")
+    _, _, clear = errors_under_noise(10.0, n=10)
+    assert empty.measured.mean() < 0.6
+    assert empty.fit_quality.max() < clear.min()
+
+
+def test_no_boxes_give_an_empty_table_with_its_columns():
+    table = measure(np.zeros((20, 30), np.uint8), np.zeros((0, 4)))
+    assert list(table.columns) == MEASUREMENT_COLUMNS
+    assert len(table) == 0
+    assert table.measured.dtype == bool
+    assert table.diameter_px.dtype == float
+
+
+@pytest.mark.parametrize(
+    ("picture", "boxes", "polarity", "message"),
+    [
+        (np.zeros((5, 6, 3), np.uint8), [0.0, 0, 3, 3], "dark", "rows and columns"),
+        (np.zeros((5, 6), np.uint8), [3.0, 0, 0, 3], "dark", "x0 <= x1"),
+        (np.zeros((5, 6), np.uint8), [0.0, 0, np.nan, 3], "dark", "finite"),
+        (np.zeros((5, 6), np.uint8), [0.0, 0, 3, 3], "grey", "polarity"),
+    ],
+)
+def test_wrong_arguments_are_refused(picture, boxes, polarity, message):
+    with pytest.raises(ValueError, match=message):
+        measure(picture, boxes, polarity=polarity)

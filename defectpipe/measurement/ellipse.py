@@ -21,9 +21,9 @@ class BoxPrior:
         Of atanh of the correlation between x and y of the ellipse; a box says nothing about it.
     """
 
-    centre: float = 0.1
+    centre: float = 0.14
     log_side: float = 0.08
-    tilt: float = 0.7
+    tilt: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def fit_ellipse(
         normal = (jacobian * gain[:, None]).T @ jacobian + np.diag(precision)
         step = np.linalg.solve(normal, -(jacobian.T @ (gain * residual)) - precision * p)
         p += np.clip(step, -0.3, 0.3)
-        if np.abs(step).max() < 1e-4:
+        if np.abs(step).max() < 1e-3:
             break
     residual, _ = elliptic_residuals(p, u, v)
     return Fit(p, residual, weights / (1 + (residual / cutoff) ** 2))
@@ -102,9 +102,12 @@ def elliptic_residuals(p: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.
     z, t = (u - p[0]) / half_u, (v - p[1]) / half_v
     radius = np.sqrt(np.maximum((z * z - 2 * rho * z * t + t * t) / q, 1e-12))
     by_z, by_t = (z - rho * t) / (q * radius), (t - rho * z) / (q * radius)
-    jacobian = np.stack(
-        [-by_z / half_u, -by_t / half_v, -by_z * z, -by_t * t, (rho * radius * radius - z * t) / radius], 1
-    )
+    jacobian = np.empty((len(z), 5))
+    jacobian[:, 0] = -by_z / half_u
+    jacobian[:, 1] = -by_t / half_v
+    jacobian[:, 2] = -by_z * z
+    jacobian[:, 3] = -by_t * t
+    jacobian[:, 4] = rho * radius - z * t / radius
     return radius - 1, jacobian
 
 

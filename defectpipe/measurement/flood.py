@@ -14,13 +14,16 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+# The rim's contrast is taken against its two sides this far away, in elliptic radii.
+CONTRAST_REACH = 0.3
+
 
 @dataclass(frozen=True)
 class PolarGrid:
     """Elliptic radii and directions at which the surroundings of a loop are sampled."""
 
-    n_angles: int = 64
-    n_radii: int = 37
+    n_angles: int = 40
+    n_radii: int = 27
     inner: float = 0.4
     outer: float = 1.6
 
@@ -37,21 +40,27 @@ class PolarGrid:
 
 @dataclass(frozen=True)
 class Landscape:
-    """What the flood rises over.
+    """What the flood rises over: the sum of three pictures, the first two standardised.
 
     Attributes
     ----------
     crest : float
         Part of the rim's brightness (darkness, for a dark rim).
-    edge : float
-        Part of its fall outwards.
+    relief : float
+        Part of the same less its mean along the radius (Gaussian, sigma `relief_width` in elliptic radii): a rim on a
+        sloping background, or in a loop that is dark all over.
+    relief_width : float
     pull : float
-        Fall per squared distance from the expected radius 1; all in standard deviations of the picture.
+        Fall per squared distance from the expected radius 1.
+    along : float
+        Smoothing along the rim beforehand: sigma in columns.
     """
 
     crest: float = 1.0
-    edge: float = 0.0
+    relief: float = 1.0
+    relief_width: float = 0.32
     pull: float = 10.0
+    along: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -127,12 +136,10 @@ def flood_polar(values: np.ndarray, inside: np.ndarray, grid: PolarGrid, landsca
     -------
     Flood
     """
-    smooth = ndimage.gaussian_filter1d(values, 1.5, axis=1, mode="wrap")
-    height = landscape.crest * _standardised(smooth) if landscape.crest else np.zeros_like(smooth)
-    if landscape.edge:
-        height = height - landscape.edge * _standardised(
-            np.gradient(ndimage.gaussian_filter1d(smooth, 1.0, axis=0), axis=0)
-        )
+    step = (grid.outer - grid.inner) / (grid.n_radii - 1)
+    smooth = ndimage.gaussian_filter1d(values, landscape.along, axis=1, mode="wrap")
+    relief = smooth - ndimage.gaussian_filter1d(smooth, landscape.relief_width / step, axis=0, mode="nearest")
+    height = landscape.crest * _standardised(smooth) + landscape.relief * _standardised(relief)
     height = height - landscape.pull * (grid.radii[:, None] - 1).astype(np.float32) ** 2
     m, n = height.shape
     wrap = n // 4
@@ -140,18 +147,17 @@ def flood_polar(values: np.ndarray, inside: np.ndarray, grid: PolarGrid, landsca
     seeds = np.zeros(wide.shape, np.int32)
     seeds[0], seeds[-1] = 1, 2
     region = watershed(wide, seeds)[:, wrap : wrap + n] == 1
-    # islands and bays of one direction do not count: the length inside does
+    # islands and bays in a direction do not count: the length inside does
     rows = region.sum(0)
     columns = np.arange(n)
-    step = (grid.outer - grid.inner) / (m - 1)
-    reach = max(round(0.3 / step), 1)
-    crest = smooth[np.clip(rows, 0, m - 1), columns]
-    sides = smooth[np.clip(rows - reach, 0, m - 1), columns], smooth[np.clip(rows + reach, 0, m - 1), columns]
-    noise = float(values.std()) + 1e-6
+    reach = max(round(CONTRAST_REACH / step), 1)
+    crest = smooth[rows, columns]
+    below = smooth[np.maximum(rows - reach, 0), columns]
+    above = smooth[np.minimum(rows + reach, m - 1), columns]
     return Flood(
         radii=grid.inner + (rows - 0.5) * step,
-        inside=inside[np.clip(rows, 0, m - 1), columns],
-        contrast=(crest - (sides[0] + sides[1]) / 2) / noise,
+        inside=inside[rows, columns],
+        contrast=(crest - (below + above) / 2) / (float(values.std()) + 1e-6),
         leaked=float(((rows <= 2) | (rows >= m - 2)).mean()),
     )
 
