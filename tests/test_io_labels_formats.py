@@ -106,8 +106,8 @@ TOLERANCES = {"imagej": 1e-6, "coco": 0.01, "yolo": 0.01, "via": 1e-6, "roi": 1e
 @given(
     x=st.floats(60, 330),
     y=st.floats(60, 240),
-    major=st.floats(20, 100),
-    ratio=st.floats(0.4, 0.9),
+    major=st.floats(30, 100),
+    ratio=st.floats(0.4, 0.85),
     angle=st.floats(0, 179.9),
 )
 def test_one_ellipse_is_the_same_in_every_format(tmp_path_factory, kind, x, y, major, ratio, angle) -> None:
@@ -119,7 +119,8 @@ def test_one_ellipse_is_the_same_in_every_format(tmp_path_factory, kind, x, y, m
     np.testing.assert_allclose(got[["x_px", "y_px"]], [x, y], atol=tolerance)
     np.testing.assert_allclose(got[["diameter_px", "minor_px"]], [major, minor], atol=tolerance)
     turned = (got["angle_deg"] - angle + 90) % 180 - 90
-    assert abs(turned) <= (6 if kind == "masks" else 1) * max(tolerance, 0.02)
+    # What a change of the axes by the tolerance can turn: little for a long ellipse, much for one that is almost round.
+    assert abs(turned) <= math.degrees(tolerance / (major - minor)) + 0.02
     assert 0 <= got["angle_deg"] < 180
     points = rim(x, y, major, minor, angle, 100_000)
     box = np.concatenate([points.min(0), points.max(0)])
