@@ -47,7 +47,7 @@ class StatisticsSettings:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """Convention of box labels: ``auto`` (padded for ``y1 x1 y2 x2`` text, tight otherwise), ``tight`` or ``padded``."""
+    """Convention of box labels: ``auto`` (padded for ``y1 x1 y2 x2`` text, else tight), ``tight`` or ``padded``."""
 
     box_convention: str = "auto"
 

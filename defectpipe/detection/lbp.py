@@ -1,7 +1,8 @@
 """Multi-block local binary patterns (LBP), as OpenCV's cascades define them.
 
 A feature is a 3 × 3 grid of equal cells. Its code has one bit for each outer cell, set where the cell's sum is at least
-the centre's; the top left cell is bit 128, and the order is clockwise. Source: Liao et al., ICB 2007; OpenCV `LBPEvaluator`.
+the centre's; the top left cell is bit 128, and the order is clockwise. Source: Liao et al.,
+ICB 2007; OpenCV `LBPEvaluator`.
 """
 
 from __future__ import annotations

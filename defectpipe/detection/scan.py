@@ -75,7 +75,7 @@ def pyramid(image: np.ndarray, window_px: int, recipe: ScanRecipe) -> list[Level
     size = octave.shape
     levels = []
     side, shrunk = recipe.min_side_px, 1.0
-    while side <= min(recipe.max_side_px, min(size)):
+    while side <= min(recipe.max_side_px, *size):
         scale = side / window_px
         while scale / shrunk >= 2:
             octave = cv2.resize(octave, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)

@@ -47,7 +47,7 @@ class StageReport:
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
-    """Image (uint8, height × width) at the working resolution with its loops' boxes (n, 4), in the model's convention."""
+    """Image (uint8, height × width) at the working resolution, with loops' boxes (n, 4) in the model's convention."""
 
     pixels: np.ndarray
     boxes: np.ndarray
@@ -136,7 +136,7 @@ def cut_positives(
         height, width = level.pixels.shape
         if u < 0 or v < 0 or u + side > width or v + side > height:
             continue
-        window = np.rot90(level.pixels[v : v + side, u : u + side], rng.integers(4))
+        window = np.rot90(level.pixels[v : v + side, u : u + side], int(rng.integers(4)))
         windows.append(window[:, ::-1] if rng.integers(2) else window)
     return np.array(windows, np.uint8).reshape(-1, side, side)
 

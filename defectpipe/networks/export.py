@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     import keras
 
 
+def save_weights(network: keras.Model, path: Path) -> None:
+    """Write the weights (HDF5) and nothing else: no optimiser, no code. `path` is replaced in one step."""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "draft.weights.h5"  # Keras insists on this ending
+        network.save_weights(draft)
+        write_atomic(path, draft.read_bytes())
+
+
 def export_onnx(network: keras.Model, path: Path) -> None:
     """Write a Keras network as ONNX, with a free batch axis.
 
@@ -21,8 +30,8 @@ def export_onnx(network: keras.Model, path: Path) -> None:
     path : Path
         Replaced in one step; never half-written.
     """
-    import tf2onnx
     import tensorflow as tf
+    import tf2onnx
 
     shape = network.input_shape
     network(np.zeros((1, *shape[1:]), np.float32), training=False)  # an uncalled model exports no graph

@@ -18,8 +18,9 @@ from defectpipe.io.files import write_atomic
 from defectpipe.io.tables import read_parquet, write_parquet
 from defectpipe.micrograph import Micrograph
 from defectpipe.model import CARD, FILES
+from defectpipe.statistics.scoring import BOX_COLUMNS
 from defectpipe.training.card import model_card
-from defectpipe.training.figures import BOXES, held_out_figures
+from defectpipe.training.figures import HeldOut, held_out_figures
 from defectpipe.training.folds import assign_folds
 from defectpipe.training.part import CANDIDATES, LOOPS, part_card, scan_recipe, train_part, working_copy
 from defectpipe.training.recipe import TrainingRecipe
@@ -90,7 +91,7 @@ def train_loop_model(
     folds = assign_folds(
         [i.group for i in images], [len(i.labels) for i in images], [i.fold for i in images], recipe.n_folds
     )
-    boxes = [convert(i.labels[BOXES].to_numpy(float), "tight", recipe.box_convention) for i in images]
+    boxes = [convert(i.labels[BOX_COLUMNS].to_numpy(float), "tight", recipe.box_convention) for i in images]
     triples = [(i.micrograph, b, fold) for i, b, fold in zip(images, boxes, folds, strict=True)]
     work = models_dir / ".defectpipe" / f"{name}-training-{fingerprint(triples, recipe, seed)[:12]}"
     sizes = [i.micrograph.pixel_size_nm for i in images if i.micrograph.pixel_size_nm is not None]
@@ -108,14 +109,22 @@ def train_loop_model(
         pd.concat([read_parquet(folder / table) for folder in folders[:-1]], ignore_index=True)
         for table in (LOOPS, CANDIDATES)
     )
-    figures = held_out_figures(images, folds, loops, candidates, recipe)
+    held_out = HeldOut(
+        {i.micrograph.image: i.micrograph.shape for i in images},
+        {i.micrograph.image: i.labels for i in images},
+        {i.micrograph.image: i.group for i in images},
+        {i.micrograph.image: fold for i, fold in zip(images, folds, strict=True)},
+        loops,
+        candidates,
+        recipe.box_convention,
+    )
     target = models_dir / name
     for file in FILES:
         write_atomic(target / file, (folders[-1] / file).read_bytes())
-    write_parquet(target / HELD_OUT_FOLDER / "loops.parquet", loops)
-    write_parquet(target / HELD_OUT_FOLDER / "candidates.parquet", candidates)
+    write_parquet(loops, target / HELD_OUT_FOLDER / "loops.parquet")
+    write_parquet(candidates, target / HELD_OUT_FOLDER / "candidates.parquet")
     usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
-    write_card(target / CARD, model_card(name, usage, figures, images, folds, recipe, seed))
+    write_card(target / CARD, model_card(name, usage, held_out_figures(held_out), held_out, sizes, recipe, seed))
     shutil.rmtree(work)
     return target
 

@@ -100,7 +100,7 @@ def _train_cascade(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, 
 def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, progress: PartProgress) -> None:
     if all((job.folder / name).exists() for name in (WEIGHTS, ONNX)):
         return
-    from defectpipe.networks.export import export_onnx
+    from defectpipe.networks.export import export_onnx, save_weights
     from defectpipe.networks.training import use_threads
     from defectpipe.screening.training import train_screener
 
@@ -128,7 +128,7 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
     network = train_screener(
         Samples.joined(samples), recipe.screener, recipe.screener_training, job.seed, progress.loss
     )
-    write_atomic(job.folder / WEIGHTS, network.save_weights)
+    save_weights(network, job.folder / WEIGHTS)
     export_onnx(network, job.folder / ONNX)
 
 
@@ -149,5 +149,5 @@ def _apply(job: PartJob, progress: PartProgress) -> None:
         numbers = found[[*BOX_COLUMNS, "detection_score"]].astype("float32")
         candidates.append(numbers.assign(image=m.image, fold=job.held_out))
         progress.step()
-    write_parquet(job.folder / CANDIDATES, pd.concat(candidates, ignore_index=True))
-    write_parquet(job.folder / LOOPS, pd.concat(loops, ignore_index=True).assign(fold=job.held_out))
+    write_parquet(pd.concat(candidates, ignore_index=True), job.folder / CANDIDATES)
+    write_parquet(pd.concat(loops, ignore_index=True).assign(fold=job.held_out), job.folder / LOOPS)

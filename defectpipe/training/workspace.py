@@ -87,4 +87,4 @@ def store_images(folder: Path, images: Sequence[tuple[Micrograph, np.ndarray, in
 
 def write_card(path: Path, card: dict[str, Any]) -> None:
     """Write a card; it is the last file of a model, so that a card means a whole model."""
-    write_json(path, card)
+    write_json(card, path)
