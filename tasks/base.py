@@ -9,6 +9,7 @@ from luigi.parameter import ParameterVisibility
 
 from defectpipe.errors import DefectpipeError
 from tasks.engine import ENGINES
+from tasks.logs import set_up_terminal
 from tasks.options import DEFAULT_MODEL, resolve_options
 from tasks.session import Session, begin, session_of
 
@@ -86,6 +87,7 @@ class FolderTask(luigi.Task):
         return self.clone(task, session_key=self._current_session().key, **changes)
 
     def _begin(self) -> None:
+        set_up_terminal()
         self._refusal = None
         try:
             self._session = begin(resolve_options(**{name: getattr(self, name) for name in _RUN_PARAMETERS}))

@@ -23,6 +23,7 @@ class Labels:
     unlabelled_images: Sequence[str]
     errors: Mapping[str, str]
     convention_note: str
+    frame: int
 
     def of(self, image: str) -> pd.DataFrame | None:
         """The labels of an image that stand beside the machine's: the first expert's by name. None: not labelled."""
@@ -46,6 +47,7 @@ def read_labels(plan: Plan) -> Labels | None:
     if plan.labels_dir is None:
         return None
     from defectpipe.io.labels import read_label_folder
+    from defectpipe.statistics.agreement import LABELLED_FRAME
 
     stamps = {image: read_stamp(plan.result("measurement", image).stamp) for image in plan.images}
     shapes = [
@@ -62,4 +64,6 @@ def read_labels(plan: Plan) -> Labels | None:
     failed = set(plan.images) - {image for image, _shape in shapes}
     stems = {image.rsplit(".", 1)[0] for image in failed}
     unmatched = [name for name in found.unmatched_labels if name.rsplit(".", 1)[0] not in stems | failed]
-    return Labels(found.experts, unmatched, found.unlabelled_images, found.errors, found.convention_note)
+    return Labels(
+        found.experts, unmatched, found.unlabelled_images, found.errors, found.convention_note, LABELLED_FRAME
+    )

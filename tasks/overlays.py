@@ -33,6 +33,7 @@ class OverlayJob:
 
     measured: StageJob
     labels: pd.DataFrame | None
+    labelled_frame: int
     box_convention: str
     inputs: Inputs
     stamp: Path
@@ -107,6 +108,7 @@ def make_overlay_job(plan: Plan, image: str) -> OverlayJob:
     return OverlayJob(
         measured=make_job(plan, "measurement", image),
         labels=None if labels is None else labels.of(image),
+        labelled_frame=0 if labels is None else labels.frame,
         box_convention=plan.model.box_convention,
         inputs=overlay_inputs(plan, image),
         stamp=overlay_stamp(plan, image),
@@ -151,7 +153,6 @@ def remove_pictures(stamp: Stamp, folder: Path, keep: Sequence[Path] = ()) -> No
 def _draw_frames(job: OverlayJob, pictures: Sequence[Path]) -> None:
     from defectpipe.io.tables import loops_table, read_parquet
     from defectpipe.report.overlays import write_overlay
-    from defectpipe.statistics.agreement import LABELLED_FRAME
 
     if not pictures:
         return
@@ -162,6 +163,6 @@ def _draw_frames(job: OverlayJob, pictures: Sequence[Path]) -> None:
             path,
             m,
             loops[loops["frame"] == m.frame],
-            labels=job.labels if m.frame == LABELLED_FRAME else None,
+            labels=job.labels if m.frame == job.labelled_frame else None,
             box_convention=job.box_convention,
         )

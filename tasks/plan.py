@@ -41,7 +41,7 @@ class ModelInfo:
     name: str
     sha256: str
     box_convention: str
-    card: Mapping[str, Any]
+    uses_pixel_size: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +108,8 @@ class Plan:
         pixel_size = self.pixel_size_of(image)
         if stage == "candidates":
             parts |= {"image": self.hashes[image], "model": self.model.sha256} | self._settings("detection")
+            if self.model.uses_pixel_size:
+                parts["pixel_size"] = pixel_size
         elif stage == "screening":
             parts |= {"upstream": self.inputs("candidates", image).fingerprint} | self._settings("screening")
         elif stage == "measurement":
@@ -179,7 +181,8 @@ def find_model_info(name: str) -> ModelInfo:
 
     path = find_model(name, [Path.cwd() / "models"])
     model = LoopModel.load(path)
-    return ModelInfo(path, model.name, model.sha256, model.box_convention, model.card)
+    uses_pixel_size = model.working_pixel_size_nm is not None
+    return ModelInfo(path, model.name, model.sha256, model.box_convention, uses_pixel_size)
 
 
 def image_key(image: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from defectpipe.errors import DefectpipeError
 from tasks.engine import Engine, open_engine, usable_cores
 from tasks.lock import FolderLock
-from tasks.logs import Progress, close_run_log, logger, open_run_log, set_up_terminal
+from tasks.logs import Progress, close_run_log, logger, open_run_log
 from tasks.options import RunOptions, simulate_demonstration
 from tasks.plan import STATE_FOLDER, Plan, make_plan
 from tasks.register import refuse_unknown_keys
@@ -73,7 +73,6 @@ def begin(options: RunOptions) -> Session:
     DefectpipeError
         The folder is in use, holds no image, the configuration has unknown keys, and so on.
     """
-    set_up_terminal()
     refuse_unknown_keys()
     for other in list(_sessions.values()):
         if other.options.output_dir == options.output_dir:

@@ -78,6 +78,7 @@ def toy_environment(**variables: str) -> dict[str, str]:
 
 def run(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command line of Luigi to its end, with the toy chain."""
+    environment = toy_environment(**variables)
     return subprocess.run(
-        command(*arguments), cwd=cwd, env=toy_environment(**variables), capture_output=True, text=True, timeout=120
+        command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

@@ -53,7 +53,9 @@ def test_the_users_own_configuration_is_stronger(tmp_path):
     (tmp_path / "luigi.cfg").write_text("[retcode]\ntask_failed=77\n")
     code = "import defectpipe, luigi.retcodes as r; print(r.retcode().task_failed, r.retcode().not_run)"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["77", "25"]
 
 
@@ -80,7 +82,9 @@ def test_unknown_configuration_is_refused(section, key, said):
     refuse_unknown_keys()
 
 
-@pytest.mark.parametrize(("section", "key"), [("RunAll", "n-jobs"), ("hdfs", "anything"), ("core", "default-scheduler-port")])
+@pytest.mark.parametrize(
+    ("section", "key"), [("RunAll", "n-jobs"), ("hdfs", "anything"), ("core", "default-scheduler-port")]
+)
 def test_known_and_foreign_configuration_is_let_through(section, key):
     config = get_config()
     had_section = config.has_section(section)

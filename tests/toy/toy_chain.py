@@ -17,7 +17,7 @@ class LoopModel:
     name = "toy"
     box_convention = "tight"
     sha256 = os.environ.get("TOY_MODEL", "0" * 64)
-    card: dict = {}  # noqa: RUF012
+    working_pixel_size_nm: float | None = None
 
     @classmethod
     def load(cls, path):
