@@ -57,6 +57,7 @@ class TrainModel(MakingTask):
     recipe = luigi.Parameter(default="", description="JSON file that changes the training's recipe")
     settings = luigi.Parameter(default="", description="JSON file of settings")
     seed = luigi.IntParameter(default=0, description="seed of everything random")
+    n_jobs = luigi.IntParameter(default=0, description="parts trained at once; 0: one a core")
 
     @cached_property
     def folder(self) -> TrainingFolder:
@@ -76,8 +77,10 @@ class TrainModel(MakingTask):
             raise DefectpipeError(f"{self._target()}: there is a model of this name already; give another --name.")
         settings = Settings.read(Path(self.settings)) if self.settings else Settings()
         images = read_training_images(self.folder, self.label_format or None, settings)
-        self._stamp().unlink(missing_ok=True)
-        path = train_loop_model(images, self.name, Path(self.models_dir), recipe=self._recipe(), seed=self.seed)
+        # Says that the model is this task's, and vouches for nothing.
+        write_stamp(self._stamp(), Stamp({}))
+        recipe, n_jobs = Path(self.recipe) if self.recipe else None, self.n_jobs or None
+        path = train_loop_model(images, self.name, Path(self.models_dir), recipe=recipe, seed=self.seed, n_jobs=n_jobs)
         write_stamp(self._stamp(), Stamp(self._inputs().parts))
         logger.info("the model is in %s; its figures are in card.json", path)
 
@@ -86,9 +89,6 @@ class TrainModel(MakingTask):
 
     def _stamp(self) -> Path:
         return Path(self.models_dir) / ".defectpipe" / f"{self.name}.json"
-
-    def _recipe(self) -> Path | None:
-        return Path(self.recipe) if self.recipe else None
 
     def _inputs(self) -> Inputs:
         memory = HashMemory(Path(self.models_dir) / ".defectpipe" / f"{self.name}.hashes.json")
