@@ -36,7 +36,7 @@ def read_one(path: Path, **options: object) -> Micrograph:
 
 def refused(path: Path, reason: str, **options: object) -> None:
     """The file is refused by the one exception type, in a sentence that starts with its name."""
-    with pytest.raises(MicrographError, match=rf"^{re.escape(path.name)}: .*{reason}") as caught:
+    with pytest.raises(MicrographError, match=rf"^{re.escape(path.name)}: .*(?:{reason})") as caught:
         read_micrographs(path, **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
@@ -52,7 +52,7 @@ def refused(path: Path, reason: str, **options: object) -> None:
         ("a.jpg", bytes(range(256)), "its name says JPG, but it holds something else"),
         ("a.tif", b"II*\0", "cannot be read|damaged"),
         ("a.tif", b"II*\0\x08\0\0\0", "cannot be read|damaged|no page"),
-        ("a.dm3", bytes(4) + b"\xff" * 600, "cannot be read|no image"),
+        ("a.dm3", bytes(4) + b"\xff" * 600, "no DM3 or DM4 file"),
         ("a.ser", b"\x49\x49" + bytes(600), "cannot be read|no image"),
         ("a.emd", b"\x89HDF\r\n\x1a\n" + bytes(600), "cannot be read|no image"),
         ("a.mrc", bytes(100), "cut short"),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from defectpipe.errors import MicrographError
+from defectpipe.io.micrographs.dm import check_dm
 from defectpipe.io.micrographs.frames import Frame, StatedSize, check_claim
 from defectpipe.io.micrographs.units import is_reciprocal, nanometres
 
@@ -24,6 +25,7 @@ _READER_OF_SUFFIX = {
     ".emi": "tia",
     **dict.fromkeys((".mrc", ".mrcs", ".st", ".ali", ".rec"), "mrc"),
 }
+_MRC_BYTES_PER_PX = {0: 1, 1: 2, 2: 4, 4: 8, 6: 2, 12: 2}
 # The extended header of Thermo Fisher's tomography software has a pixel size of its own.
 _FEI_HEADER_BYTES = 128 * 1024
 
@@ -93,8 +95,10 @@ def _load(path: Path) -> list[dict[str, Any]]:
         raise MicrographError(
             f'{path.suffix} files are read through rosettasciio: pip install "defectpipe[formats]".'
         ) from error
+    if name == "digitalmicrograph":
+        check_dm(path)
     if name == "mrc":
-        _check_mrc_byte_order(_mrc_header(path))
+        _check_mrc(_mrc_header(path), path.stat().st_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Lazy: the shape is known, and can be refused, before anything is allocated.
@@ -146,11 +150,22 @@ def _mrc_header(path: Path) -> bytes:
     return header
 
 
-def _check_mrc_byte_order(header: bytes) -> None:
+def _check_mrc(header: bytes, file_bytes: int) -> None:
     # The mode, a small number, is huge when its bytes are read the wrong way round; rosettasciio 0.15 then takes the
     # sizes rightly and the pixels wrongly.
     if struct.unpack_from("<I", header, 12)[0] > 2**16:
         raise MicrographError("it is a big-endian MRC, which is not read; convert it to little-endian, or to TIFF.")
+    width, height, sections, mode = struct.unpack_from("<4I", header)
+    extended = struct.unpack_from("<I", header, 92)[0]
+    bytes_per_px = _MRC_BYTES_PER_PX.get(mode)
+    if bytes_per_px is None:
+        raise MicrographError(f"its MRC mode {mode} is unknown: the header is damaged.")
+    # The reader would take hours to plan the reading of a huge claim.
+    if len(header) + extended + width * height * sections * bytes_per_px > file_bytes:
+        raise MicrographError(
+            f"the MRC is cut short or damaged: its header claims {sections} frames of {height} × {width} px, "
+            f"the file has {file_bytes} bytes."
+        )
 
 
 def _mrc_states_size(header: bytes) -> bool:
