@@ -100,7 +100,7 @@ def _image_by_image(plan: Plan, labels: Labels, images: pd.DataFrame, loops: pd.
     return pd.DataFrame(rows)
 
 
-def _screened(plan: Plan) -> pd.DataFrame:
+def _screened(plan: Plan) -> pd.DataFrame | None:
     """Every screened candidate of every image that did not fail, kept or not: the curve goes below the threshold."""
     import pandas as pd
 
@@ -111,7 +111,7 @@ def _screened(plan: Plan) -> pd.DataFrame:
         for image in plan.images
         if (table := plan.result("screening", image).table).is_file()
     ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def _facts(labels: Labels) -> dict[str, object]:

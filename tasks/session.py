@@ -81,9 +81,10 @@ def begin(options: RunOptions) -> Session:
     lock = FolderLock(options.output_dir / STATE_FOLDER / "lock")
     try:
         lock.acquire()
+        log = open_run_log(options.output_dir / "run.log")
     except OSError as error:
+        lock.release()
         raise DefectpipeError(f"{options.output_dir}: cannot be written ({error.strerror}).") from error
-    log = open_run_log(options.output_dir / "run.log")
     try:
         if options.is_demonstration:
             options = simulate_demonstration(options)

@@ -320,6 +320,25 @@ def test_a_broken_label_file_costs_its_image_and_fails_the_run_at_the_end(toy, s
     assert "field 1.txt" in (output / "run.log").read_text().split("label files failed")[1]
 
 
+def test_labels_of_images_that_all_fail(toy, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tif").write_text("no image")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("10 10 30 30\n")
+    given = {"labels_dir": str(tmp_path / "labels"), "label_format": "boxes"}
+    assert run_all(tmp_path / "in", **given) == LuigiStatusCode.FAILED
+    assert list(read_csv(tmp_path / "in-defects" / "images.csv")["status"]) == ["failed"]
+    evaluation = json.loads((tmp_path / "in-defects" / "evaluation.json").read_text())
+    assert evaluation["iou_0.4"]["recall"] is None
+    assert evaluation["labels"]["unmatched_labels"] == []
+
+
+def test_an_output_folder_that_cannot_be_written_is_said(toy, source, output, caplog):
+    output.write_text("in the way")
+    assert run_all(source) == LuigiStatusCode.FAILED
+    assert "cannot be written" in caplog.text
+
+
 def test_a_stage_stands_alone(toy, source, output):
     assert build(DetectCandidates(input_dir=str(source), engine="inline")).status == DONE
     assert computed(toy) == lines(("candidates",), *(f"field {i}.tif" for i in range(4)))
