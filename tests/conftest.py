@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A loaded machine is slow, not wrong.
+settings.register_profile("defectpipe", deadline=None)
+settings.load_profile("defectpipe")
 
 import defectpipe
 

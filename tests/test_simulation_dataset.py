@@ -18,6 +18,7 @@ from defectpipe.io.labels import read_label_folder
 from defectpipe.io.tables import LABEL_COLUMNS, read_csv
 from defectpipe.simulation.dataset import simulate_loops
 from defectpipe.simulation.fields import TRUTH_COLUMNS, simulate_field
+from defectpipe.simulation.loops import HALF_WIDTH
 from defectpipe.simulation.presets import PRESETS, Condition, Preset, find_preset
 
 SMALL = dataclasses.replace(
@@ -32,6 +33,7 @@ CLEAR = dataclasses.replace(
     unevenness=(0.0, 0.0),
     overlap=0.0,
     lobes=(0.0, 0.0),
+    rim_share=(0.07, 0.07),
     interior=(0.0, 0.1),
     halo=(0.0, 0.0),
     probe_sigma_px=(0.3, 0.3),
@@ -113,23 +115,28 @@ def test_truth_coco_and_manifest_agree(folder):
 
 def test_truth_is_where_the_pixels_are_dark():
     errors = []
-    for index in range(4):
+    for index in range(5):
         field = simulate_field(CLEAR, 8, index)
         pixels = field.micrograph.pixels.astype(float)
         paper = np.median(pixels)
         for row in field.truth[(field.truth["class"] == "open") & ~field.truth["on_edge"]].itertuples():
             box = np.array([row.x0_px, row.y0_px, row.x1_px, row.y1_px])
-            left, top = np.maximum(np.floor(box[:2]).astype(int) - 3, 0)
-            part = pixels[top : round(box[3]) + 4, left : round(box[2]) + 4]
+            if touches_border(box[None], pixels.shape, margin_px=8)[0]:
+                continue  # the outer half of its rim may be cut
+            left, top = np.maximum(np.floor(box[:2]).astype(int) - 6, 0)
+            part = pixels[top : round(box[3]) + 7, left : round(box[2]) + 7]
             # half of the rim's attenuation is the geometric mean of its grey value and the background's
-            rim = ndimage.binary_fill_holes(part < np.sqrt(np.percentile(part, 3) * paper))
+            dark = part < np.sqrt(np.percentile(part, 3) * paper)
+            rim = ndimage.binary_fill_holes(ndimage.binary_closing(dark, iterations=3))  # uneven rims have gaps
             largest = ndimage.label(rim)[0]
             largest = largest == np.bincount(largest[largest > 0]).argmax()
             rows, columns = np.nonzero(largest)
             # the last px inside lies half a px within the contour on average
             seen = np.array([columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5])
             seen += [left, top, left, top]
-            errors.append(seen - box)
+            # that contour lies half the rim's width at half maximum outside the ridge, which the truth bounds
+            half = HALF_WIDTH * min(0.07 * row.diameter_px, 0.12 * row.minor_px, 3.5)
+            errors.append(seen - box - np.array([-half, -half, half, half]))
             assert pixels[round(row.y_px), round(row.x_px)] > 0.9 * paper
     assert len(errors) >= 10
     # uneven rims and whole px make single edges uncertain; together they must not be off

@@ -28,10 +28,14 @@ def rendered(loop: Loop, shape: tuple[int, int] = (90, 130)) -> np.ndarray:
 
 
 @pytest.mark.parametrize("angle_deg", [0.0, 27.0, 90.0, 151.0])
-def test_the_rim_falls_to_half_on_the_outline(angle_deg):
+def test_the_rim_is_darkest_on_the_outline(angle_deg):
     ring = replace(RING, angle_deg=angle_deg)
     points = outline(ring, 97)
-    np.testing.assert_allclose(attenuation_map(ring, points[:, 0], points[:, 1]), 0.2, rtol=1e-9)
+    centre = np.array([ring.x_px, ring.y_px])
+    np.testing.assert_allclose(attenuation_map(ring, points[:, 0], points[:, 1]), 0.4, rtol=1e-9)
+    for factor in (0.98, 1.02):
+        beside = centre + factor * (points - centre)
+        assert (attenuation_map(ring, beside[:, 0], beside[:, 1]) < 0.4).all()
 
 
 @pytest.mark.parametrize("angle_deg", [0.0, 27.0, 118.0])
@@ -39,8 +43,10 @@ def test_truth_is_the_rendered_rim(angle_deg):
     ring = replace(RING, angle_deg=angle_deg)
     filled = ndimage.binary_fill_holes(rendered(ring) >= 0.2)
     rows, columns = np.nonzero(filled)
-    np.testing.assert_allclose([columns.min(), rows.min(), columns.max(), rows.max()], tight_box(ring), atol=1.0)
-    assert filled.sum() == pytest.approx(np.pi / 4 * 52 * 34, rel=0.015)
+    half = HALF_WIDTH * 1.8
+    expected = tight_box(ring) + np.array([-half, -half, half, half])
+    np.testing.assert_allclose([columns.min(), rows.min(), columns.max(), rows.max()], expected, atol=1.0)
+    assert filled.sum() == pytest.approx(np.pi / 4 * (52 + 2 * half) * (34 + 2 * half), rel=0.015)
     assert columns.mean() == pytest.approx(61.3, abs=0.1)
     assert rows.mean() == pytest.approx(40.8, abs=0.1)
 
@@ -50,7 +56,7 @@ def test_the_rim_is_as_wide_as_stated_and_the_inside_bright():
     level = replace(RING, angle_deg=0.0)
     profile = attenuation_map(level, level.x_px + along, np.full_like(along, level.y_px))
     inside = along[profile >= 0.2]
-    assert inside.max() == pytest.approx(26, abs=1e-3)
+    assert inside.max() == pytest.approx(26 + HALF_WIDTH * 1.8, abs=1e-3)
     assert np.ptp(inside) == pytest.approx(2 * HALF_WIDTH * 1.8, abs=2e-3)
     assert profile[0] < 0.01 * 0.4
     greyer = attenuation_map(replace(level, interior=0.3), level.x_px, level.y_px)
@@ -66,7 +72,7 @@ def test_angle_counts_counter_clockwise_as_seen():
 
 def test_lobes_weaken_the_rim_along_their_direction():
     ring = replace(RING, angle_deg=0.0, minor_px=52.0, lobes=0.6, lobes_deg=90.0)
-    ridge = 26 - HALF_WIDTH * 1.8
+    ridge = 26
     across = attenuation_map(ring, ring.x_px + ridge, ring.y_px)
     towards = attenuation_map(ring, ring.x_px, ring.y_px - ridge)
     assert float(across) == pytest.approx(0.4)

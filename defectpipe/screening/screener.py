@@ -17,6 +17,8 @@ from defectpipe.screening.samples import apply_targets
 
 # One batch shape, padded: the same sums in the same order, whatever the number of candidates.
 _BATCH = 64
+# The second look, on a better box and four views, counts twice.
+_WEIGHT_OF_SECOND = 2.0
 
 
 class Network(Protocol):
@@ -34,13 +36,13 @@ class ScreeningRecipe:
     first_overlap : float
         Overlap at which corrected boxes are taken for one loop before the second look.
     second_look_above : float
-        Candidates of at least this probability are looked at again, on their corrected box.
+        Candidates of at least this probability are looked at again, on their corrected box and mirrored three ways.
     max_overlap : float
         Overlap at which the weaker of two loops is dropped.
     """
 
     first_overlap: float = 0.6
-    second_look_above: float = 0.05
+    second_look_above: float = 0.15
     max_overlap: float = 0.4
 
 
@@ -91,7 +93,7 @@ class Screened:
 def screen(
     grey: np.ndarray, candidates: np.ndarray, network: Network, seen: ScreenerRecipe, recipe: ScreeningRecipe
 ) -> Screened:
-    """Judge candidates and correct their boxes, twice: the second look is on the corrected box.
+    """Judge candidates and correct their boxes, twice: the second look is on the corrected box and its mirror images.
 
     Parameters
     ----------
@@ -112,14 +114,28 @@ def screen(
     kept = suppress(boxes, logits, recipe.first_overlap)
     kept = kept[_probability(logits[kept]) >= recipe.second_look_above]
     boxes, logits = boxes[kept], logits[kept]
-    answers = _answers(source, boxes, network, seen)
-    boxes, logits = apply_targets(boxes, answers[:, 1:]), (logits + answers[:, 0]) / 2
+    answers = _mirrored_answers(source, boxes, network, seen)
+    boxes, logits = (
+        apply_targets(boxes, answers[:, 1:]),
+        (logits + _WEIGHT_OF_SECOND * answers[:, 0]) / (1 + _WEIGHT_OF_SECOND),
+    )
     final = suppress(boxes, logits, recipe.max_overlap)
     return Screened(boxes[final], _probability(logits[final]), kept[final])
 
 
 def _answers(source: CropSource, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
     return network(source.cut(boxes, seen.crop_px, seen.context)[..., None])
+
+
+def _mirrored_answers(source: CropSource, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
+    """Mean of the answers to each crop and its mirror images, turned back."""
+    crops = source.cut(boxes, seen.crop_px, seen.context)[..., None]
+    total = np.zeros((len(boxes), 5), np.float32)
+    for x in (1, -1):
+        for y in (1, -1):
+            answers = network(np.ascontiguousarray(crops[:, ::y, ::x]))
+            total += answers * np.array([1, x, y, 1, 1], np.float32)
+    return total / 4
 
 
 def _probability(logits: np.ndarray) -> np.ndarray:

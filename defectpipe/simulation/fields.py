@@ -22,7 +22,7 @@ from defectpipe.simulation.acquisition import (
     scan_field,
     to_image,
 )
-from defectpipe.simulation.loops import Loop, add_loop, outline, polygon_ellipse, rim_contrast
+from defectpipe.simulation.loops import HALF_WIDTH, Loop, add_loop, outline, polygon_ellipse, rim_contrast
 from defectpipe.simulation.presets import Condition, Preset, Range, find_preset
 
 TRUTH_COLUMNS = [
@@ -58,11 +58,11 @@ class SimulatedField:
     micrograph : Micrograph
         Calibrated; named ``CONDITION_field-NNN.tif``.
     truth : DataFrame
-        Columns `TRUTH_COLUMNS`, one row a loop of any class; the ellipse through the rim's outer edge, moved and
+        Columns `TRUTH_COLUMNS`, one row a loop of any class; the ellipse through the rim's ridge, moved and
         deformed as the scan does it. `cnr`: mean contrast of the rim over the noise of one px. `visible`: the centre is
         inside the image, and the contrast to noise over the whole rim reaches 10, twice Rose's limit.
     outlines : tuple of ndarray, each of shape (64, 2)
-        The outer edge of each row's loop, in px of the image; it may leave the image.
+        The ridge (closed: the edge) of each row's loop, in px of the image; it may leave the image.
     labelled_class : str
         The class that an expert would label here.
     condition : str
@@ -226,14 +226,19 @@ def _place(loop: Loop, placed: list[Loop], preset: Preset, rng: np.random.Genera
     """Put the loop anywhere, also across the border; on others only with the preset's probability of overlap."""
     height, width = preset.shape
     reach = 0.5 * loop.diameter_px
-    others = np.array([(o.x_px, o.y_px, o.diameter_px) for o in placed]).reshape(-1, 3)
+    others = np.array([(o.x_px, o.y_px, _width(o)) for o in placed]).reshape(-1, 3)
     free = rng.random() < preset.overlap
     for _ in range(200):
         x, y = rng.uniform(-reach, width - 1 + reach), rng.uniform(-reach, height - 1 + reach)
-        near = 0.5 * (others[:, 2] + loop.diameter_px) * (0.6 if free else 1.0) + (0 if free else 2)
+        near = 0.5 * (others[:, 2] + _width(loop)) * (0.6 if free else 1.0) + (0 if free else 2)
         if (np.hypot(others[:, 0] - x, others[:, 1] - y) > near).all():
             placed.append(dataclasses.replace(loop, x_px=x, y_px=y))
             return
+
+
+def _width(loop: Loop) -> float:
+    """Length of all that is dark, half of the rim outside its ridge included."""
+    return loop.diameter_px + (2 * HALF_WIDTH * loop.rim_sigma_px if loop.kind == "open" else 0.0)
 
 
 def _truth(

@@ -1,8 +1,8 @@
 """Dislocation loops in diffraction contrast, with their exact outline.
 
 Kinematic and parametric: each defect adds an attenuation c(x, y) to a map, and the specimen lets exp(-sum c) through.
-The loop's size is that of the ellipse through the rim's outer edge, as an expert draws it: the contour outside the rim
-at which its attenuation has fallen to half.
+The size of an open loop is that of the ellipse through the rim's ridge, its darkest line: there the experts' boxes
+lie in real micrographs, and there the measurement looks. That of a closed one is where its attenuation falls to half.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Loop:
     x_px, y_px : float
         Centre.
     diameter_px, minor_px : float
-        Full axes of the outer edge; of a rod, its length and its width at half maximum.
+        Full axes of the rim's ridge (closed: of the edge); of a rod, its length and its width at half maximum.
     angle_deg : float
         Of the major axis from +x, counter-clockwise as seen.
     rim_sigma_px : float
@@ -61,7 +61,7 @@ class Loop:
 
 
 def outline(loop: Loop, count: int = 64) -> np.ndarray:
-    """Points on the loop's outer edge.
+    """Points on the loop's ridge (closed: its edge).
 
     Returns
     -------
@@ -76,7 +76,7 @@ def outline(loop: Loop, count: int = 64) -> np.ndarray:
 
 
 def tight_box(loop: Loop) -> np.ndarray:
-    """Bounds of the outer edge, shape (4,): x0, y0, x1, y1 in px."""
+    """Bounds of the ridge (closed: of the edge), shape (4,): x0, y0, x1, y1 in px."""
     return ellipse_bounds(loop.x_px, loop.y_px, loop.diameter_px, loop.minor_px, loop.angle_deg)[0]  # type: ignore[arg-type]
 
 
@@ -105,7 +105,7 @@ def attenuation_map(loop: Loop, x_px: np.ndarray, y_px: np.ndarray) -> np.ndarra
         dome = 1 - 0.25 * np.clip((u / loop.diameter_px * 2) ** 2 + (v / loop.minor_px * 2) ** 2, 0, 1)
         body = dome / (1 + np.exp(np.clip(2.4 * distance / loop.rim_sigma_px, -40, 40)))
         return loop.attenuation * (body + _halo(loop, distance, 0.15 * loop.diameter_px))
-    ridge = distance / loop.rim_sigma_px + HALF_WIDTH
+    ridge = distance / loop.rim_sigma_px
     towards = np.cos(np.arctan2(dy, dx) - np.deg2rad(loop.lobes_deg)) ** 2
     rim = np.exp(-0.5 * ridge**2) * (1 - loop.lobes * towards)
     inside = loop.interior / (1 + np.exp(np.clip(2.5 * ridge, -40, 40)))
@@ -135,7 +135,7 @@ def add_loop(attenuation: np.ndarray, loop: Loop, margin_px: int = 0, texture: n
 
 def rim_contrast(loop: Loop) -> float:
     """Mean contrast 1 - exp(-c) along the rim's ridge (closed: half way in; rod: along its axis)."""
-    inset = {"open": 2 * HALF_WIDTH * loop.rim_sigma_px, "closed": 0.5 * loop.minor_px, "edge_on": loop.minor_px}
+    inset = {"open": 0.0, "closed": 0.5 * loop.minor_px, "edge_on": loop.minor_px}
     u = max(loop.diameter_px - inset[loop.kind], 0.0)
     v = max(loop.minor_px - inset[loop.kind], 0.0)
     ridge = Loop("open", loop.x_px, loop.y_px, u, v, loop.angle_deg, loop.rim_sigma_px, 0.0)

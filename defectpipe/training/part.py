@@ -24,10 +24,12 @@ from defectpipe.training.progress import PartProgress
 from defectpipe.training.workspace import PartJob, StoredImage, write_card
 
 # Below this score nothing is kept of the held-out images: no useful threshold lies there.
-LOWEST_SCORE = 0.1
+LOWEST_SCORE = 0.15
 CANDIDATES, LOOPS = "held_out_candidates.parquet", "held_out_loops.parquet"
 # The smallest window side that the scan goes down to: below it a loop is blurred away.
 _SMALLEST_WINDOW_PX = 12.0
+# In use the scan goes down to smaller loops than the labels have: another specimen may hold them.
+_SMALLER_IN_USE = 0.75
 
 
 def train_part(job: PartJob) -> Path:
@@ -71,8 +73,9 @@ def scan_recipe(images: list[LabelledImage], job: PartJob) -> ScanRecipe:
 
 
 def part_card(job: PartJob, scan: ScanRecipe) -> dict[str, Any]:
-    """What the analysis needs to use the model."""
+    """What the analysis needs to use a model that was trained with `scan`."""
     recipe = job.recipe
+    smallest = max(_SMALLEST_WINDOW_PX, _SMALLER_IN_USE * scan.min_side_px)
     return {
         "name": job.folder.name,
         "box_convention": recipe.box_convention,
@@ -80,7 +83,7 @@ def part_card(job: PartJob, scan: ScanRecipe) -> dict[str, Any]:
         "polarity": recipe.polarity,
         "threshold": 0.5,
         "max_candidates_per_megapixel": recipe.max_candidates_per_megapixel,
-        "scan": dataclasses.asdict(scan),
+        "scan": dataclasses.asdict(dataclasses.replace(scan, min_side_px=smallest)),
         "screener": dataclasses.asdict(recipe.screener),
         "screening": dataclasses.asdict(recipe.screening),
         "sha256": {name: file_sha256(job.folder / name) for name in FILES},

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from defectpipe.training.figures import HeldOut
 
 _STEP = 0.01
-_LOWEST, _HIGHEST = 0.1, 0.95
+_LOWEST, _HIGHEST = 0.2, 0.95
 
 
 def balanced_threshold(held_out: HeldOut, folds: Collection[int]) -> float:
@@ -26,7 +26,7 @@ def balanced_threshold(held_out: HeldOut, folds: Collection[int]) -> float:
     Returns
     -------
     float
-        On a grid of 0.01 from 0.1 to 0.95.
+        On a grid of 0.01 from 0.2 to 0.95.
     """
     grid = np.arange(_LOWEST, _HIGHEST + _STEP / 2, _STEP)
     found = {str(image): part for image, part in held_out.loops.groupby("image")}
