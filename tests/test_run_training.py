@@ -1,0 +1,135 @@
+"""A model trained from simulated images by the task, and the whole chain run with it: no toy anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_helpers import ROOT, command, table_bytes
+
+from defectpipe.io.tables import read_csv
+
+RECIPE = {
+    "n_folds": 2,
+    "cascade": {"n_stages": 5, "max_stumps": 20, "n_positives": 500, "n_negatives": 1000},
+    "screener_training": {"n_steps": 60, "batch_size": 32},
+}
+TASK_FAILED = 30
+pytestmark = pytest.mark.slow
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=3600, check=False
+    )
+
+
+def training(place: Path, *more: object) -> tuple[object, ...]:
+    labels = place / "set" / "labels.coco.json"
+    given = ("TrainModel", "--images-dir", "set/images", "--labels-dir", labels, "--recipe", "recipe.json")
+    return (*given, "--name", "small", *more)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with four simulated images, and a small model trained on them."""
+    place = tmp_path_factory.mktemp("training")
+    (place / "recipe.json").write_text(json.dumps(RECIPE))
+    assert run("SimulateDataset", "--n", 4, "--seed", 5, "--output-dir", "set", cwd=place).returncode == 0
+    done = run(*training(place), cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def test_training_makes_a_named_model_once(place):
+    model = place / "models" / "small"
+    card = json.loads((model / "card.json").read_text())
+    assert card["name"] == "small"
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    assert run(*training(place), cwd=place).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in model.rglob("*")} == before
+
+
+def test_the_chain_gives_the_same_bytes_on_every_engine(place):
+    given = ("--input-dir", "set/images", "--labels-dir", "set/labels.coco.json", "--model", "small")
+    outputs = []
+    for engine, n_jobs in (("inline", 1), ("processes", 2)):
+        out = place / f"out-{engine}"
+        done = run("RunAll", *given, "--output-dir", out, "--engine", engine, "--n-jobs", n_jobs, cwd=place)
+        assert done.returncode == 0, done.stderr
+        outputs.append(table_bytes(out))
+        assert json.loads((out / "summary.json").read_text())["model"]["name"] == "small"
+    assert outputs[0] == outputs[1]
+    loops, images = read_csv(out / "loops.csv"), read_csv(out / "images.csv")
+    assert len(loops) > 0
+    assert loops["diameter_nm"].notna().all()
+    assert images["n_labels"].sum() > 0
+    assert len(list((out / "overlays").glob("*.jpg"))) == 4
+
+
+def test_analysis_never_imports_tensorflow(place):
+    code = (
+        "import sys\n"
+        "from luigi.cmdline import luigi_run\n"
+        "try:\n"
+        "    luigi_run(sys.argv[1:])\n"
+        "except SystemExit as end:\n"
+        "    print('status', end.code, 'heavy', sorted({'tensorflow', 'keras', 'torch'} & set(sys.modules)))\n"
+    )
+    given = ["--module", "defectpipe", "RunAll", "--input-dir", "set/images", "--model", "small"]
+    given += ["--engine", "inline", "--output-dir", "out-alone"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given], cwd=place, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "status 0 heavy []"
+
+
+def test_a_changed_model_file_is_refused_and_names_the_card(place):
+    shutil.copytree(place / "models" / "small", place / "models" / "forged")
+    with (place / "models" / "forged" / "cascade.xml").open("a") as file:
+        file.write("<!-- -->")
+    given = ("--input-dir", "set/images", "--output-dir", "out-forged", "--model", "forged")
+    done = run("RunAll", *given, cwd=place)
+    assert done.returncode == TASK_FAILED
+    assert "card.json" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (place / "out-forged" / "images.csv").exists()
+
+
+def test_another_model_of_that_name_is_not_overwritten(place):
+    theirs = place / "theirs" / "small"
+    theirs.mkdir(parents=True)
+    done = run(*training(place, "--models-dir", "theirs"), cwd=place)
+    assert done.returncode == TASK_FAILED
+    assert "model of this name" in done.stderr
+    assert list(theirs.iterdir()) == []
+
+
+def test_training_takes_no_image_without_labels_and_no_label_without_image(place):
+    shutil.copytree(place / "set", place / "odd")
+    extra = sorted((place / "odd" / "images").iterdir())[0]
+    extra.rename(extra.with_name("nobody.tif"))
+    given = ("TrainModel", "--images-dir", "odd/images", "--labels-dir", "odd/labels.coco.json", "--name", "odd")
+    done = run(*given, cwd=place)
+    assert done.returncode == TASK_FAILED
+    assert extra.name in done.stderr
+    assert "no image" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("image,family\na,b\n", "columns image and group"), ("image,group\nx.tif,1\n", "4 images have no group")],
+)
+def test_groups_that_do_not_cover_the_images_are_refused(place, text, said):
+    (place / "groups.csv").write_text(text)
+    done = run(*training(place, "--groups", "groups.csv", "--models-dir", "other"), cwd=place)
+    assert done.returncode == TASK_FAILED
+    assert said in done.stderr
