@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import defectpipe
+
 # A loaded machine is slow, not wrong.
 settings.register_profile("defectpipe", deadline=None)
 settings.load_profile("defectpipe")
-
-import defectpipe
 
 
 @pytest.fixture(scope="session")

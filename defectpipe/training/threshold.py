@@ -28,7 +28,7 @@ def balanced_threshold(held_out: HeldOut, folds: Collection[int]) -> float:
     float
         On a grid of 0.01 from 0.2 to 0.95.
     """
-    grid = np.arange(_LOWEST, _HIGHEST + _STEP / 2, _STEP)
+    grid = np.round(np.arange(_LOWEST, _HIGHEST + _STEP / 2, _STEP), 2)
     found = {str(image): part for image, part in held_out.loops.groupby("image")}
     surplus = np.zeros(len(grid))
     for image, fold in held_out.folds.items():
@@ -42,4 +42,4 @@ def balanced_threshold(held_out: HeldOut, folds: Collection[int]) -> float:
                 marked, Objects.from_loops(part[scores >= threshold]), Settings().statistics
             )["one_to_one"]
             surplus[i] += n_loops - n_labels
-    return round(float(grid[np.abs(surplus).argmin()]), 2)
+    return float(grid[np.abs(surplus).argmin()])
