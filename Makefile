@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test setup lint types arrows format requirements clean
+.PHONY: train-fecral bench-fecral bench-speed pictures-fecral run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -45,3 +45,19 @@ requirements:
 
 clean:
 	rm -rf $(VENV) demo demo-defects .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+## the FeCrAl set is needed for these: DEFECTPIPE_DATA names the folder that holds fecral-loops/
+train-fecral: setup
+	$(BIN)/python benchmarks/train_fecral.py
+
+## every figure of the card, from the held-out tables that it ships with
+bench-fecral: setup
+	$(BIN)/python benchmarks/fecral_figures.py
+
+## CPU time over that of a published cascade: make bench-speed CASCADE=file.xml
+bench-speed: setup
+	$(BIN)/python benchmarks/fecral_speed.py $(CASCADE)
+
+## the worst image of each family, drawn; real images, so the folder is ignored by git
+pictures-fecral: setup
+	$(BIN)/python benchmarks/fecral_pictures.py

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from defectpipe.settings import Settings
-from defectpipe.statistics.scoring import Objects, score
-
 if TYPE_CHECKING:
     from defectpipe.training.figures import HeldOut
 
@@ -29,17 +26,9 @@ def balanced_threshold(held_out: HeldOut, folds: Collection[int]) -> float:
         On a grid of 0.01 from 0.2 to 0.95.
     """
     grid = np.round(np.arange(_LOWEST, _HIGHEST + _STEP / 2, _STEP), 2)
-    found = {str(image): part for image, part in held_out.loops.groupby("image")}
-    surplus = np.zeros(len(grid))
-    for image, fold in held_out.folds.items():
-        if fold not in folds:
-            continue
-        marked = held_out.marked(image)
-        part = found.get(image, held_out.loops.iloc[:0])
-        scores = part["screening_score"].to_numpy(float)
-        for i, threshold in enumerate(grid):
-            n_labels, _, n_loops, _ = score(
-                marked, Objects.from_loops(part[scores >= threshold]), Settings().statistics
-            )["one_to_one"]
-            surplus[i] += n_loops - n_labels
-    return float(grid[np.abs(surplus).argmin()])
+    images = [image for image, fold in held_out.folds.items() if fold in folds]
+    n_labels = sum(int(np.count_nonzero(~held_out.marked(image).on_edge)) for image in images)
+    counted = held_out.loops["image"].isin(images) & ~held_out.loops["on_edge"]
+    scores = held_out.loops.loc[counted, "screening_score"].to_numpy(float)
+    n_loops = (scores[:, None] >= grid).sum(0)
+    return float(grid[np.abs(n_loops - n_labels).argmin()])
