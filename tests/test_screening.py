@@ -14,7 +14,7 @@ from defectpipe.screening.augmentation import Batches, random_view
 from defectpipe.screening.crops import CropSource, normalise
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.samples import Samples, apply_targets, assign, box_targets, make_samples, to_float
-from defectpipe.screening.screener import OnnxNetwork, ScreeningRecipe, screen
+from defectpipe.screening.screener import OnnxNetwork, ScreeningRecipe, anchor, screen
 
 SMALL = ScreenerRecipe(crop_px=24, widths=(8, 16, 24), hidden=32, dropout=0.0)
 
@@ -137,12 +137,25 @@ def test_screening_keeps_one_box_for_each_loop() -> None:
     y, x = np.mgrid[:120, :180]
     image = (40 + 160 * np.exp(-0.5 * ((x - 60) ** 2 + (y - 50) ** 2) / 8**2)).astype(np.uint8)
     candidates = np.array([[48.0, 38, 72, 62], [49, 39, 73, 63], [120, 60, 144, 84]])
-    found = screen(image, candidates, Oracle(), SMALL, ScreeningRecipe())
+    found = screen(image, candidates, Oracle(), SMALL, ScreeningRecipe(image_share=0.0))
     assert found.candidates.tolist() == [0]
     np.testing.assert_allclose(found.boxes, candidates[:1])
     assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-3)))
     none = screen(image, np.zeros((0, 4)), Oracle(), SMALL, ScreeningRecipe())
     assert none.boxes.shape == (0, 4)
+
+
+def test_scores_are_partly_relative_to_their_image() -> None:
+    y, x = np.mgrid[:120, :180]
+    image = (40 + 160 * np.exp(-0.5 * ((x - 60) ** 2 + (y - 50) ** 2) / 8**2)).astype(np.uint8)
+    candidates = np.array([[48.0, 38, 72, 62]])
+    recipe = ScreeningRecipe(image_share=0.5, usual_anchor=1.0)
+    score = screen(image, candidates, Oracle(), SMALL, recipe).scores[0]
+    # the only loop is the anchor: its logit 3 becomes 3 - 0.5 (3 - 1)
+    assert score == pytest.approx(1 / (1 + np.exp(-2)))
+    assert anchor(np.array([9.0, 1, 2, 3, 4, 5, 0])) == pytest.approx((9 + 5 + 4 + 3 + 2) / 5)
+    assert anchor(np.array([2.0, 4.0])) == 3.0
+    assert anchor(np.zeros(0)) == 0.0
 
 
 def separable_samples(rng: np.random.Generator) -> Samples:

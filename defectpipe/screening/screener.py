@@ -19,6 +19,7 @@ from defectpipe.screening.samples import apply_targets
 _BATCH = 64
 # The second look, on a better box and four views, counts twice.
 _WEIGHT_OF_SECOND = 2.0
+_ANCHOR_LOOPS = 5
 
 
 class Network(Protocol):
@@ -39,11 +40,19 @@ class ScreeningRecipe:
         Candidates of at least this probability are looked at again, on their corrected box and mirrored three ways.
     max_overlap : float
         Overlap at which the weaker of two loops is dropped.
+    image_share : float
+        How far a score is relative to its image: this share of the image's anchor, the mean logit of its five best
+        loops, is taken off every logit, and of `usual_anchor` added. Contrast and thickness shift all scores of a field
+        together; without this, one threshold finds too many loops in one field and too few in the next.
+    usual_anchor : float
+        Anchor of a field whose scores stay as they are.
     """
 
     first_overlap: float = 0.6
     second_look_above: float = 0.15
     max_overlap: float = 0.4
+    image_share: float = 0.45
+    usual_anchor: float = 1.5
 
 
 class OnnxNetwork:
@@ -120,7 +129,13 @@ def screen(
         (logits + _WEIGHT_OF_SECOND * answers[:, 0]) / (1 + _WEIGHT_OF_SECOND),
     )
     final = suppress(boxes, logits, recipe.max_overlap)
-    return Screened(boxes[final], _probability(logits[final]), kept[final])
+    relative = logits[final] - recipe.image_share * (anchor(logits[final]) - recipe.usual_anchor)
+    return Screened(boxes[final], _probability(relative), kept[final])
+
+
+def anchor(logits: np.ndarray) -> float:
+    """Mean of the five highest logits of an image, of all where there are fewer; 0 where there is none."""
+    return float(np.sort(logits)[-_ANCHOR_LOOPS:].mean()) if len(logits) else 0.0
 
 
 def _answers(source: CropSource, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
