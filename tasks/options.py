@@ -10,7 +10,6 @@ from defectpipe.errors import DefectpipeError, SettingsError
 from defectpipe.settings import Settings
 
 DEFAULT_MODEL = "fecral-loops"
-DEMO_MODEL = "simulated-loops"
 DEMO_FOLDER = "demo"
 DEMO_IMAGES = 6
 DEMO_SEED = 1
@@ -70,7 +69,7 @@ def resolve_options(
         output_dir=output,
         labels_dir=labels,
         label_format=label_format or None,
-        model=model or (DEMO_MODEL if demonstration else DEFAULT_MODEL),
+        model=model or DEFAULT_MODEL,
         pixel_size_nm=pixel_size_nm,
         engine=engine,
         n_jobs=n_jobs,
