@@ -10,7 +10,8 @@ import pandas as pd
 from defectpipe.boxes import convert, touches_border
 from defectpipe.detection.scan import find_candidates
 from defectpipe.io.tables import LOOP_COLUMNS
-from defectpipe.measurement import measure
+from defectpipe.measurement import FloodSettings, measure
+from defectpipe.measurement.ellipse import BoxPrior
 from defectpipe.micrograph import Micrograph
 from defectpipe.model import LoopModel
 from defectpipe.resolution import binning, from_working, reduce, to_working
@@ -76,7 +77,8 @@ def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, setti
     kept = screened[screened["kept"]]
     boxes = kept[BOX_COLUMNS].to_numpy(float)
     tight = clip(convert(boxes, model.box_convention, "tight"), m.shape)
-    ellipses = measure(m.grey8(), tight, polarity=model.polarity)
+    flood = FloodSettings(prior=BoxPrior(log_side=model.box_spread))
+    ellipses = measure(m.grey8(), tight, polarity=model.polarity, settings=flood)
     size = math.nan if m.pixel_size_nm is None else m.pixel_size_nm
     table = pd.DataFrame(
         {

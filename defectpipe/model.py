@@ -75,7 +75,7 @@ class LoopModel:
     def _check(self) -> None:
         try:
             sound = self.box_convention in CONVENTIONS and 0 <= self.threshold <= 1 and self.max_candidates > 0
-            _ = self.scan, self.seen, self.screening, self.polarity
+            _ = self.scan, self.seen, self.screening, self.polarity, self.box_spread
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{self.path / CARD}: incomplete ({error!r}); train the model again.") from error
         if not sound:
@@ -111,6 +111,11 @@ class LoopModel:
     def polarity(self) -> str:
         """Rim against background, for the measurement: ``dark``, ``bright`` or ``auto``."""
         return str(self.card["polarity"])
+
+    @property
+    def box_spread(self) -> float:
+        """How far the measurement lets the sides of a loop stray from its box: standard deviation of the logarithm."""
+        return float(self.card["box_spread"])
 
     @property
     def scan(self) -> ScanRecipe:

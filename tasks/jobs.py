@@ -17,10 +17,10 @@ from tasks.stamps import Inputs, Stamp, read_stamp, write_stamp
 
 if TYPE_CHECKING:
     import pandas as pd
-    from defectpipe.model import LoopModel
 
     from defectpipe.io.folder import ImageFile
     from defectpipe.micrograph import Micrograph
+    from defectpipe.model import LoopModel
 
 UPSTREAM = {"candidates": None, "screening": "candidates", "measurement": "screening"}
 LONGEST_REASON = 400

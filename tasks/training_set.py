@@ -12,9 +12,8 @@ from defectpipe.errors import DefectpipeError, LabelError
 from defectpipe.settings import Settings
 
 if TYPE_CHECKING:
-    from defectpipe.training import TrainingImage
-
     from defectpipe.io.folder import ImageFile
+    from defectpipe.training import TrainingImage
 
 _LONGEST_LIST = 10
 
@@ -68,10 +67,9 @@ def read_training_images(folder: TrainingFolder, label_format: str | None, setti
     DefectpipeError
         An image cannot be read, labels cannot, or either has no counterpart; names them.
     """
-    from defectpipe.training import TrainingImage
-
     from defectpipe.io.labels import read_label_folder
     from defectpipe.io.micrographs import read_micrographs, read_pixel_sizes
+    from defectpipe.training import TrainingImage
 
     sizes = read_pixel_sizes(folder.root)
     frames = {i: read_micrographs(file, image=i, pixel_sizes=sizes)[0] for i, file in folder.images.items()}

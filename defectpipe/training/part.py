@@ -81,6 +81,7 @@ def part_card(job: PartJob, scan: ScanRecipe) -> dict[str, Any]:
         "box_convention": recipe.box_convention,
         "working_pixel_size_nm": job.working_pixel_size_nm,
         "polarity": recipe.polarity,
+        "box_spread": recipe.box_spread,
         "threshold": 0.5,
         "max_candidates_per_megapixel": recipe.max_candidates_per_megapixel,
         "scan": dataclasses.asdict(dataclasses.replace(scan, min_side_px=smallest)),

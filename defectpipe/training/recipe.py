@@ -30,6 +30,9 @@ class TrainingRecipe:
         Of the boxes that the model gives: ``tight`` or ``padded``.
     polarity : str
         Rim against background: ``dark``, ``bright`` or ``auto``.
+    box_spread : float
+        Standard deviation, as a logarithm, that the measurement allows the sides of the screener's boxes. On families that it never saw, those of
+        models/fecral-loops stray by 0.15; more lets the flood undo their bias too (chosen on its folds 0 to 2).
     max_candidates_per_megapixel : int
         Candidates that the screener sees, in training and in use.
     description, data_source, data_licence : str
@@ -40,6 +43,7 @@ class TrainingRecipe:
     working_pixel_size_nm: float | None = None
     box_convention: str = "tight"
     polarity: str = "auto"
+    box_spread: float = 0.25
     max_candidates_per_megapixel: int = 400
     description: str = ""
     data_source: str = "not stated"
