@@ -31,8 +31,9 @@ class TrainingRecipe:
     polarity : str
         Rim against background: ``dark``, ``bright`` or ``auto``.
     box_spread : float
-        Standard deviation, as a logarithm, that the measurement allows the sides of the screener's boxes. On families that it never saw, those of
-        models/fecral-loops stray by 0.15; more lets the flood undo their bias too (chosen on its folds 0 to 2).
+        Standard deviation, as a logarithm, that the measurement allows the sides of the screener's boxes. On families
+        that it never saw those of models/fecral-loops stray by 0.15; more lets the flood undo their bias too (chosen
+        on its folds 0 to 2).
     max_candidates_per_megapixel : int
         Candidates that the screener sees, in training and in use.
     description, data_source, data_licence : str
