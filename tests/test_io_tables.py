@@ -212,6 +212,12 @@ def test_negative_numbers_stay_numbers(tmp_path: Path) -> None:
     assert ",-3.25," in (tmp_path / "a.csv").read_text()
 
 
+@pytest.mark.parametrize("name", ["\r", "a\rb", "a\nb", "\r\n", 'a"\r', "a,\r"])
+def test_a_name_with_a_line_end_stays_one_cell(tmp_path: Path, name: str) -> None:
+    write_csv(loops_table([{"image": "first"}, {"image": name}]), tmp_path / "a.csv")
+    assert read_csv(tmp_path / "a.csv")["image"].tolist() == ["first", name]
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.one_of(st.just(math.nan), st.floats(-1e12, 1e12), st.floats(0, 1, width=32))
 rows = st.fixed_dictionaries(

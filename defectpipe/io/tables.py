@@ -132,11 +132,9 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         The index is not written.
     path : Path
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([neutral_text(str(name)) for name in table.columns])
-    writer.writerows(zip(*(_cells(table[name]) for name in table.columns), strict=True))
-    write_atomic(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    rows = zip(*(_cells(table[name]) for name in table.columns), strict=True)
+    lines = [_line([neutral_text(str(name)) for name in table.columns]), *(_line(row) for row in rows)]
+    write_atomic(path, "".join(lines).encode("utf-8", "backslashreplace"))
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -211,6 +209,13 @@ def _cast(column: pd.Series, kind: Any) -> pd.Series:
         return pd.to_numeric(column.astype(object).where(column.notna(), np.nan), errors="raise").astype(kind)
     # bool, int64: never unknown, so an absent value is 0.
     return column.astype(object).where(column.notna(), 0).astype(kind)
+
+
+def _line(cells: Sequence[str]) -> str:
+    """One line of a CSV file. The writer quotes what its line terminator holds: with both, no cell can end a line."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cells(column: pd.Series) -> list[str]:
