@@ -21,6 +21,14 @@ from defectpipe.screening.screener import OnnxNetwork, ScreeningRecipe
 CARD, CASCADE, WEIGHTS, ONNX = "card.json", "cascade.xml", "screener.weights.h5", "screener.onnx"
 FILES = (CASCADE, WEIGHTS, ONNX)
 
+# What of a model the stages use; the rest (its figures, its training weights) changes no result.
+_FILES_USED = {"candidates": (CASCADE,), "screening": (ONNX,), "measurement": ()}
+_CARD_USED = {
+    "candidates": ("scan", "max_candidates_per_megapixel", "working_pixel_size_nm"),
+    "screening": ("screener", "screening", "threshold", "working_pixel_size_nm"),
+    "measurement": ("box_convention", "polarity", "box_spread"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class LoopModel:
@@ -80,6 +88,22 @@ class LoopModel:
             raise ModelError(f"{self.path / CARD}: incomplete ({error!r}); train the model again.") from error
         if not sound:
             raise ModelError(f"{self.path / CARD}: box convention, threshold or number of candidates is out of range.")
+
+    def decisive(self, stage: str) -> dict[str, Any]:
+        """What of it decides the results of a stage: hashes of files, and fields of the card; plain JSON values.
+
+        Parameters
+        ----------
+        stage : str
+            ``candidates``, ``screening`` or ``measurement``.
+
+        Returns
+        -------
+        dict
+            By name of the file.
+        """
+        files = {name: self.card["sha256"][name] for name in _FILES_USED[stage]}
+        return files | {CARD: {field: self.card.get(field) for field in _CARD_USED[stage]}}
 
     @property
     def name(self) -> str:

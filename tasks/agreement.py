@@ -11,9 +11,10 @@ import luigi
 
 from tasks.base import FolderTask
 from tasks.labels import Labels, read_labels
+from tasks.logs import logger
 from tasks.plan import Plan
 from tasks.session import Session
-from tasks.stamps import Inputs, Stamp, digest, stale_because, write_stamp
+from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, stale_because, write_stamp
 from tasks.tables import ComputeStatistics, folder_tables
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class EvaluateAgreement(FolderTask):
 
     def is_current(self, session: Session) -> bool:
         """Whether neither loops nor labels have changed."""
-        plan = session.plan
-        return not stale_because(_stamp(plan), _inputs(plan), _columns(plan), _evaluation(plan))
+        return not _stale(session.plan)
 
     def work(self, session: Session) -> None:
         """Score every labelled image, and all together."""
@@ -41,6 +41,8 @@ class EvaluateAgreement(FolderTask):
 
         plan = session.plan
         labels = require_labels(plan)
+        if reason := _stale(plan):
+            logger.info("agreement: %s", reason.replace(UPSTREAM_CHANGED, "measurement changed"))
         _stamp(plan).unlink(missing_ok=True)
         images, loops = folder_tables(plan)
         write_parquet(_image_by_image(plan, labels, images, loops), _columns(plan))
@@ -120,10 +122,15 @@ def _facts(labels: Labels) -> dict[str, object]:
 
 def _inputs(plan: Plan) -> Inputs:
     loops = digest([plan.shard_fingerprint(shard) for shard in range(len(plan.shards))])
-    settings = {f"statistics.{k}": v for k, v in dataclasses.asdict(plan.settings.statistics).items()}
-    settings |= {f"labels.{k}": v for k, v in dataclasses.asdict(plan.settings.labels).items()}
-    labels = {"labels": digest(dict(plan.label_hashes)), "label_format": plan.label_format}
+    settings = {f"settings.statistics.{k}": v for k, v in dataclasses.asdict(plan.settings.statistics).items()}
+    settings |= {f"settings.labels.{k}": v for k, v in dataclasses.asdict(plan.settings.labels).items()}
+    labels = {"labels": digest(dict(plan.label_hashes)), "label format": plan.label_format}
     return Inputs({"agreement": AGREEMENT_VERSION, "upstream": loops} | labels | settings)
+
+
+def _stale(plan: Plan) -> str:
+    """Why the agreement has to be found anew; empty: it has not."""
+    return stale_because(_stamp(plan), _inputs(plan), _columns(plan), _evaluation(plan))
 
 
 def _stamp(plan: Plan) -> Path:

@@ -11,7 +11,7 @@ from defectpipe.errors import DefectpipeError
 from tasks.engine import ENGINES
 from tasks.logs import set_up_terminal
 from tasks.options import DEFAULT_MODEL, resolve_options
-from tasks.session import Session, begin, session_of
+from tasks.session import NO_ROOM, NO_WRITING, Session, begin, session_of, unwritable
 
 Task = TypeVar("Task", bound="FolderTask")
 
@@ -69,7 +69,13 @@ class FolderTask(luigi.Task):
         """As Luigi asks. What the user has to put right is raised here, so that it counts as a failed task."""
         if self._refusal:
             raise self._refusal
-        self.work(self._current_session())
+        session = self._current_session()
+        try:
+            self.work(session)
+        except OSError as error:
+            if error.errno not in NO_ROOM + NO_WRITING:
+                raise
+            raise unwritable(session.options.output_dir, error) from error
         self._has_run = True
 
     def on_success(self) -> str | None:

@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from defectpipe.errors import DefectpipeError
+from defectpipe.errors import DefectpipeError, ModelError
 from defectpipe.settings import Settings
-from tasks.plan import Plan, ResultFiles
+from tasks.plan import BEFORE, Plan, ResultFiles
 from tasks.stamps import Inputs, Stamp, read_stamp, write_stamp
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from defectpipe.micrograph import Micrograph
     from defectpipe.model import LoopModel
 
-UPSTREAM = {"candidates": None, "screening": "candidates", "measurement": "screening"}
 LONGEST_REASON = 400
 
 
@@ -52,7 +51,7 @@ class Outcome:
 
 def make_job(plan: Plan, stage: str, image: str) -> StageJob:
     """The job of one stage for one image of the plan."""
-    above = UPSTREAM[stage]
+    above = BEFORE.get(stage)
     pixel_size = plan.pixel_size_of(image)
     return StageJob(
         stage=stage,
@@ -161,7 +160,16 @@ def _facts(m: Micrograph) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _model(path: Path, sha256: str) -> LoopModel:
-    """The model, loaded once a process; the hash makes a changed file another model."""
+    """The model, loaded once a process; the hash makes a changed file another model.
+
+    Raises
+    ------
+    ModelError
+        The files are not those that the run began with.
+    """
     from defectpipe.model import LoopModel
 
-    return LoopModel.load(path)
+    model = LoopModel.load(path)
+    if model.sha256 != sha256:
+        raise ModelError(f"{path}: the model was changed while the run was at work; start the run again.")
+    return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -26,6 +27,20 @@ class _Terminal(logging.Handler):
         except BrokenPipeError:
             # Whoever read it has gone (`| head`); the run goes on, and run.log has every line.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _RunLog(logging.FileHandler):
+    """The log file. A full disk takes the line, not the run: results say it, and the terminal has every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """As `logging` asks."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close it; what found no room is dropped."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class _PlainErrors(logging.Filter):
@@ -57,7 +72,7 @@ def open_run_log(path: Path) -> logging.Handler:
     logging.Handler
         For `close_run_log`.
     """
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = _RunLog(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # The terminal has a level of its own; the file tells more.
     for log, level in zip(_LOGGERS, (logging.DEBUG, logging.INFO), strict=True):

@@ -16,8 +16,8 @@ from tasks.labels import read_labels
 from tasks.logs import logger
 from tasks.plan import Plan
 from tasks.session import Session
-from tasks.stages import MeasureLoops, ShardTask, stale_images
-from tasks.stamps import Inputs, Stamp, read_stamp, stale_because, write_stamp
+from tasks.stages import ALL_SHARDS, MeasureLoops, ShardTask, stale_images
+from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, read_stamp, stale_because, write_stamp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,16 +49,27 @@ class DrawOverlays(ShardTask):
 
     def stale(self, session: Session) -> dict[str, str]:
         """The images whose picture is absent, or shows something else than was measured."""
-        plan, stale = session.plan, {}
+        plan, current, stale = session.plan, session.current[self.bar], {}
         images = plan.shards[self.shard]
         # Labels are matched with the measured images: until all are measured, there is nothing to compare.
-        unmeasured = stale_images(session, "measurement", images if plan.labels_dir is None else list(plan.images))
+        if any(stale_images(session, "measurement", images if plan.labels_dir is None else plan.images)):
+            return dict.fromkeys(images, UPSTREAM_CHANGED)
         for image in images:
-            if unmeasured:
-                stale[image] = "new"
-            elif reason := self._reason(plan, image):
+            if image in current:
+                continue
+            if reason := self._reason(plan, image):
                 stale[image] = reason
+            else:
+                current.add(image)
         return stale
+
+    def work(self, session: Session) -> None:
+        """Draw what is stale. Only now, with all images measured, can be told how much that is."""
+        if self.shard != ALL_SHARDS and self.bar not in session.announced:
+            for shard in range(len(session.plan.shards)):
+                part = self if shard == self.shard else self.child(type(self), shard=shard)
+                session.note_stale(self.bar, shard, part.stale(session))
+        super().work(session)
 
     def work_on(self, session: Session, stale: dict[str, str]) -> None:
         """Draw on the run's engine. A picture that cannot be drawn is left out, and said."""

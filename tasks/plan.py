@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,17 @@ if TYPE_CHECKING:
 
 STATE_FOLDER = ".defectpipe"
 STAGES = ("candidates", "screening", "measurement")
+# The stage whose results each takes.
+BEFORE = {
+    "screening": "candidates",
+    "measurement": "screening",
+    "statistics": "measurement",
+    "overlays": "measurement",
+}
 IMAGES_PER_SHARD = 64
 MAX_SHARDS = 128
+# Before the name of a model's file, in what a result depends on.
+MODEL_PART = "model: "
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,12 @@ class ModelInfo:
     sha256: str
     box_convention: str
     uses_pixel_size: bool
+    decisive: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def shown_name(self) -> str:
+        """Its folder as people know it, such as ``models/NAME``."""
+        return "/".join(self.path.parts[-2:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +69,9 @@ class Plan:
     images : mapping of str to ImageFile
         By name, sorted.
     hashes : mapping of str to str
-        Image to the hash of its content (and of the files that belong to it); empty where it cannot be read.
+        Image to the hash of its file; empty where it cannot be read.
+    companion_hashes : mapping of str to str
+        Image to the hash of the files that belong to it; no entry where there are none.
     label_hashes : mapping of str to str
         Label file to the hash of its content.
     labels_dir : Path or None
@@ -70,6 +87,7 @@ class Plan:
     output_dir: Path
     images: Mapping[str, ImageFile]
     hashes: Mapping[str, str]
+    companion_hashes: Mapping[str, str]
     label_hashes: Mapping[str, str]
     labels_dir: Path | None
     label_format: str | None
@@ -107,17 +125,20 @@ class Plan:
         parts: dict[str, Any] = {"stage": stage, "algorithm": ANALYSIS_VERSION[stage]}
         pixel_size = self.pixel_size_of(image)
         if stage == "candidates":
-            parts |= {"image": self.hashes[image], "model": self.model.sha256} | self._settings("detection")
+            parts |= {"image": self.hashes[image]} | self._settings("detection")
+            if image in self.companion_hashes:
+                parts["file beside the image"] = self.companion_hashes[image]
             if self.model.uses_pixel_size:
-                parts["pixel_size"] = pixel_size
+                parts["pixel size"] = pixel_size
         elif stage == "screening":
             parts |= {"upstream": self.inputs("candidates", image).fingerprint} | self._settings("screening")
         elif stage == "measurement":
             parts |= {"upstream": self.inputs("screening", image).fingerprint} | self._settings("measurement")
-            parts["pixel_size"] = pixel_size
+            parts["pixel size"] = pixel_size
         else:
             raise ValueError(f"no stage {stage!r}")
-        return Inputs(parts, {"pixel_size": pixel_size})
+        parts |= {f"{MODEL_PART}{name}": value for name, value in self.model.decisive[stage].items()}
+        return Inputs(parts, {"pixel size": pixel_size})
 
     def pixel_size_of(self, image: str) -> list[Any] | None:
         """The pixel size given beside the image's own metadata, with its source; None where none is."""
@@ -134,7 +155,7 @@ class Plan:
 
     def _settings(self, section: str) -> dict[str, Any]:
         values = dataclasses.asdict(getattr(self.settings, section))
-        return {f"{section}.{name}": value for name, value in values.items()}
+        return {f"settings.{section}.{name}": value for name, value in values.items()}
 
 
 def make_plan(options: RunOptions, threads: int) -> Plan:
@@ -157,14 +178,13 @@ def make_plan(options: RunOptions, threads: int) -> Plan:
     wanted = {file.path for file in files.values()} | {p for paths in belonging.values() for p in paths}
     memory = HashMemory(options.output_dir / STATE_FOLDER / "hashes.json", options.verify)
     known = memory.hash_files(sorted(wanted | set(labels.values())), threads)
-    hashes = {image: known[file.path] for image, file in files.items()}
-    for image, paths in belonging.items():
-        if paths:
-            hashes[image] = digest([hashes[image], *(known[path] for path in paths)])
     return Plan(
         output_dir=options.output_dir,
         images=files,
-        hashes=hashes,
+        hashes={image: known[file.path] for image, file in files.items()},
+        companion_hashes={
+            image: digest([known[path] for path in paths]) for image, paths in belonging.items() if paths
+        },
         label_hashes={name: known[path] for name, path in labels.items()},
         labels_dir=options.labels_dir,
         label_format=options.label_format,
@@ -182,7 +202,8 @@ def find_model_info(name: str) -> ModelInfo:
     path = find_model(name, [Path.cwd() / "models"])
     model = LoopModel.load(path)
     uses_pixel_size = model.working_pixel_size_nm is not None
-    return ModelInfo(path, model.name, model.sha256, model.box_convention, uses_pixel_size)
+    decisive = {stage: model.decisive(stage) for stage in STAGES}
+    return ModelInfo(path, model.name, model.sha256, model.box_convention, uses_pixel_size, decisive)
 
 
 def image_key(image: str) -> str:

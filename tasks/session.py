@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import itertools
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectpipe.errors import DefectpipeError
@@ -14,11 +16,16 @@ from tasks.engine import Engine, open_engine, usable_cores
 from tasks.lock import FolderLock
 from tasks.logs import Progress, close_run_log, logger, open_run_log
 from tasks.options import RunOptions, simulate_demonstration
-from tasks.plan import STATE_FOLDER, Plan, make_plan
+from tasks.plan import BEFORE, MODEL_PART, STATE_FOLDER, Plan, make_plan
 from tasks.register import refuse_unknown_keys
+from tasks.stamps import UPSTREAM_CHANGED
 
 if TYPE_CHECKING:
     from tasks.labels import Labels
+
+# Errors that are the disk's or the file system's: no room, or no writing (any more).
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
 
 _sessions: dict[str, Session] = {}
 _numbers = itertools.count(1)
@@ -41,6 +48,8 @@ class Session:
     labels: Labels | None = None
     stale: dict[str, dict[int, dict[str, str]]] = field(default_factory=dict)
     announced: set[str] = field(default_factory=set)
+    # Images whose result of a stage was found current: within a run that does not change, and Luigi asks often.
+    current: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def note_stale(self, stage: str, shard: int, reasons: dict[str, str]) -> None:
         """Remember what of one part a stage has to compute, until it begins."""
@@ -51,10 +60,19 @@ class Session:
         """When a stage begins: say what it computes and why, and open its bar."""
         if stage not in self.announced:
             self.announced.add(stage)
-            reasons = [reason for part in self.stale[stage].values() for reason in part.values()]
-            why = ", ".join(f"{reason}: {n}" for reason, n in sorted(Counter(reasons).items()))
-            logger.info("%s: %d of %d images to compute (%s)", stage, len(reasons), len(self.plan.images), why)
-            self.progress.expect(stage, len(reasons))
+            reasons = Counter(self.reason(stage, image) for part in self.stale[stage].values() for image in part)
+            why = "; ".join(f"{n} image{'s' * (n != 1)}: {reason}" for reason, n in sorted(reasons.items()))
+            logger.info("%s: %s", stage, why or "nothing to compute")
+            self.progress.expect(stage, reasons.total())
+
+    def reason(self, stage: str, image: str) -> str:
+        """Why a stage computes an image: where a stage before it had to, that one's reason."""
+        found = next((part[image] for part in self.stale.get(stage, {}).values() if image in part), "")
+        above = BEFORE.get(stage)
+        if found == UPSTREAM_CHANGED and above is not None:
+            where = " in this part of the folder" if stage == "statistics" else ""
+            return self.reason(above, image) or f"{above}{where} changed"
+        return found.replace(MODEL_PART, f"{self.plan.model.shown_name}: ", 1).replace(MODEL_PART, "")
 
     def close(self) -> None:
         """End the run: bars, processes, log, and last the lock."""
@@ -84,8 +102,10 @@ def begin(options: RunOptions) -> Session:
         log = open_run_log(options.output_dir / "run.log")
     except OSError as error:
         lock.release()
-        raise DefectpipeError(f"{options.output_dir}: cannot be written ({error.strerror}).") from error
+        raise unwritable(options.output_dir, error) from error
     try:
+        if lock.taken_over:
+            logger.info("an earlier run was ended before it was done (%s); its results are used", lock.taken_over)
         if options.is_demonstration:
             options = simulate_demonstration(options)
         logger.info("%s", _announcement(options))
@@ -93,6 +113,11 @@ def begin(options: RunOptions) -> Session:
         # No more processes than images.
         engine = open_engine(options.engine, min(options.n_jobs or usable_cores(), len(plan.images)))
         session = Session(str(next(_numbers)), options, plan, engine, lock, log)
+    except OSError as error:
+        refusal = unwritable(options.output_dir, error)
+        close_run_log(log, refusal)
+        lock.release()
+        raise refusal from error
     except BaseException as error:
         close_run_log(log, error)
         lock.release()
@@ -110,6 +135,16 @@ def close_sessions() -> None:
     """Close every run that this process has open."""
     for session in list(_sessions.values()):
         session.close()
+
+
+def unwritable(output_dir: Path, error: OSError) -> DefectpipeError:
+    """What an error of writing means to the user. Results that are there are whole, since none is written in place."""
+    if error.errno in NO_ROOM:
+        return DefectpipeError(
+            f"{output_dir}: there is no room for the results ({error.strerror}). Make room, then start the same run "
+            "again: it goes on from what is finished."
+        )
+    return DefectpipeError(f"{error.filename or output_dir}: cannot be written or read ({error.strerror or error}).")
 
 
 def _announcement(options: RunOptions) -> str:

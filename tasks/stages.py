@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import luigi
@@ -56,7 +57,7 @@ class StageTask(ShardTask):
 
     def stale(self, session: Session) -> dict[str, str]:
         """The images whose result of this stage is absent, or made from something else."""
-        return stale_images(session, self.bar, session.plan.shards[self.shard])
+        return dict(stale_images(session, self.bar, session.plan.shards[self.shard]))
 
     def work_on(self, session: Session, stale: dict[str, str]) -> None:
         """Compute the stage for these images on the run's engine."""
@@ -87,14 +88,16 @@ class MeasureLoops(StageTask):
     priority = 20
 
 
-def stale_images(session: Session, stage: str, images: list[str]) -> dict[str, str]:
+def stale_images(session: Session, stage: str, images: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Those of the images whose result of a stage has to be computed, each with the reason."""
-    plan, stale = session.plan, {}
+    plan, current = session.plan, session.current[stage]
     for image in images:
-        result = plan.result(stage, image)
-        if reason := stale_because(result.stamp, plan.inputs(stage, image), result.table):
-            stale[image] = reason
-    return stale
+        if image not in current:
+            result = plan.result(stage, image)
+            if reason := stale_because(result.stamp, plan.inputs(stage, image), result.table):
+                yield image, reason
+            else:
+                current.add(image)
 
 
 def settle(session: Session, job: StageJob, outcome: Outcome | BaseException) -> None:

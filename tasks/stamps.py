@@ -10,6 +10,11 @@ from typing import Any
 
 from defectpipe.io.files import write_atomic
 
+# The part that stands for everything the stage before it has made, and what is said when it alone has changed.
+UPSTREAM = "upstream"
+UPSTREAM_CHANGED = f"{UPSTREAM} changed"
+_MOST_NAMES = 3
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -47,10 +52,11 @@ class Stamp:
         """What differs between these inputs and the result's, in a few words; empty when nothing does."""
         names = [name for name in {**self.parts, **inputs.parts} if self.parts.get(name) != inputs.parts.get(name)]
         # A change upstream is only worth naming when nothing else explains it.
-        names = [name for name in names if name != "upstream"] or names
+        names = [name for name in names if name != UPSTREAM] or names
         if not names and self.failed and self.reading != inputs.reading:
             names = list(inputs.reading)
-        return ", ".join(name.replace("_", " ") + " changed" for name in names)
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        return f"{', '.join(names[:_MOST_NAMES])}{more} changed" if names else ""
 
 
 def digest(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.logs import logger
 from tasks.overlays import overlay_stamp, remove_pictures
 from tasks.plan import STAGES, Plan
 from tasks.stamps import read_stamp
@@ -18,6 +19,7 @@ def sweep(plan: Plan) -> None:
         keep.add(overlay_stamp(plan, image))
         for stage in STAGES:
             keep |= set(vars(plan.result(stage, image)).values())
+    gone = set()
     for name in (*STAGES, "overlays", "tables"):
         for path in sorted((plan.state_dir / name).rglob("*")):
             if path.is_file() and path not in keep:
@@ -25,5 +27,9 @@ def sweep(plan: Plan) -> None:
                 if stamp is not None:
                     remove_pictures(stamp, plan.output_dir / "overlays")
                 path.unlink()
+                if name in STAGES:
+                    gone.add(path.stem)
+    if gone:
+        logger.info("%d image%s gone from the folder: their results are removed", len(gone), "s" * (len(gone) != 1))
     if plan.labels_dir is None:
         (plan.output_dir / "evaluation.json").unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from tasks.base import FolderTask
 from tasks.plan import Plan, ResultFiles
 from tasks.session import Session
 from tasks.stages import MeasureLoops, ShardTask
-from tasks.stamps import Inputs, Stamp, read_stamp, stale_because, write_stamp
+from tasks.stamps import Inputs, Stamp, digest, read_stamp, stale_because, write_stamp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,5 +179,7 @@ def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings) -> dict
 
 
 def _inputs(plan: Plan, shard: int) -> Inputs:
-    settings = {f"statistics.{k}": v for k, v in dataclasses.asdict(plan.settings.statistics).items()}
-    return Inputs({"tables": TABLES_VERSION, "upstream": plan.shard_fingerprint(shard)} | settings)
+    settings = {f"settings.statistics.{k}": v for k, v in dataclasses.asdict(plan.settings.statistics).items()}
+    images = digest(list(plan.shards[shard]))
+    upstream = plan.shard_fingerprint(shard)
+    return Inputs({"tables": TABLES_VERSION, "list of images": images, "upstream": upstream} | settings)

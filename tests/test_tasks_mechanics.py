@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +17,7 @@ from luigi.configuration import get_config
 from run_helpers import ROOT
 
 from defectpipe.errors import DefectpipeError, SettingsError
+from tasks import hashes, lock
 from tasks.engine import ProcessEngine, WorkerLostError, open_engine
 from tasks.hashes import HashMemory
 from tasks.lock import FolderLock
@@ -157,45 +161,144 @@ def test_the_lock_names_its_owner_and_outlives_nobody(tmp_path):
     finally:
         owner.kill()
         owner.communicate()
-    lock = FolderLock(path)
-    lock.acquire()
+    holder = FolderLock(path)
+    holder.acquire()
+    assert f"process {owner.pid}" in holder.taken_over
     assert json.loads(path.read_text())["process"] == os.getpid()
     with pytest.raises(DefectpipeError, match=str(os.getpid())):
         FolderLock(path).acquire()
-    lock.release()
+    holder.release()
+    assert not path.exists()
     other = FolderLock(path)
     other.acquire()
+    assert other.taken_over == ""
     other.release()
 
 
-def test_hashes_are_remembered_by_name_size_and_time_and_verify_trusts_neither(tmp_path):
-    file, memory = tmp_path / "a.tif", tmp_path / "state" / "hashes.json"
+def _write_owner(path: Path, **owner: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"host": socket.gethostname(), "process": 1, "since": "2026-11-21"} | owner))
+
+
+def test_a_lock_of_another_host_is_respected_until_it_is_removed(tmp_path):
+    path = tmp_path / "out" / ".defectpipe" / "lock"
+    # A number that is alive here, and says nothing of there; one that is not.
+    for process in (os.getpid(), 2**22 + 1):
+        _write_owner(path, host="cluster-node-7", process=process)
+        with pytest.raises(DefectpipeError) as refusal:
+            FolderLock(path).acquire()
+        for part in (str(tmp_path / "out"), "host cluster-node-7", f"process {process}", f"remove {path}"):
+            assert part in str(refusal.value)
+        assert json.loads(path.read_text())["host"] == "cluster-node-7"
+    path.unlink()
+    holder = FolderLock(path)
+    holder.acquire()
+    holder.release()
+
+
+def test_where_the_file_system_cannot_lock_the_named_process_decides(tmp_path, monkeypatch):
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    path = tmp_path / "out" / ".defectpipe" / "lock"
+    _write_owner(path, process=os.getppid())
+    with pytest.raises(DefectpipeError, match=f"process {os.getppid()}"):
+        FolderLock(path).acquire()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    _write_owner(path, process=gone.pid)
+    holder = FolderLock(path)
+    holder.acquire()
+    assert f"process {gone.pid}" in holder.taken_over
+    holder.release()
+
+
+def test_a_lock_whose_owner_removes_it_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    path = tmp_path / "out" / ".defectpipe" / "lock"
+    flock, removed = lock.fcntl.flock, []
+
+    def and_removed(file: int, how: int) -> None:
+        flock(file, how)
+        if not removed:
+            path.unlink()
+            removed.append(path)
+
+    monkeypatch.setattr(lock.fcntl, "flock", and_removed)
+    holder = FolderLock(path)
+    holder.acquire()
+    assert json.loads(path.read_text())["process"] == os.getpid()
+    with pytest.raises(DefectpipeError, match="another run is at work"):
+        FolderLock(path).acquire()
+    holder.release()
+
+
+def _hashes_read(monkeypatch, memory: HashMemory, files: list[Path]) -> tuple[dict[Path, str], int]:
+    """Hashes of the files, and how many of them were read for it."""
+    read: list[object] = []
+    with monkeypatch.context() as patch:
+        digest = hashlib.file_digest
+        patch.setattr(hashlib, "file_digest", lambda file, name: read.append(file) or digest(file, name))
+        return memory.hash_files(files), len(read)
+
+
+def test_a_file_is_read_again_only_when_size_or_a_time_changed_and_verify_reads_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashes, "RECENT_SECONDS", -1.0)
+    file, state = tmp_path / "a.tif", tmp_path / "state" / "hashes.json"
+    file.write_bytes(b"one")
+    first, n = _hashes_read(monkeypatch, HashMemory(state), [file])
+    assert (first[file], n) == (hashlib.sha256(b"one").hexdigest(), 1)
+    assert _hashes_read(monkeypatch, HashMemory(state), [file]) == (first, 0)
+    assert _hashes_read(monkeypatch, HashMemory(state, verify=True), [file]) == (first, 1)
+    file.write_bytes(b"three")
+    assert _hashes_read(monkeypatch, HashMemory(state), [file])[1] == 1
+    assert HashMemory(state).hash_files([file, tmp_path / "gone"])[tmp_path / "gone"] == ""
+    state.write_text("{ half")
+    assert HashMemory(state).hash_files([file])[file] == hashlib.sha256(b"three").hexdigest()
+    # What an older version remembered, without the entry's own time.
+    state.write_text(json.dumps({str(file): [file.stat().st_size, file.stat().st_mtime_ns, "0" * 64]}))
+    assert HashMemory(state).hash_files([file])[file] == hashlib.sha256(b"three").hexdigest()
+
+
+def test_another_content_of_the_same_size_with_a_copied_time_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashes, "RECENT_SECONDS", -1.0)
+    file, state = tmp_path / "a.tif", tmp_path / "hashes.json"
     file.write_bytes(b"one")
     status = file.stat()
-    first = HashMemory(memory).hash_files([file])[file]
+    HashMemory(state).hash_files([file])
+    # The clock of a file system ticks in milliseconds.
+    time.sleep(0.05)
     file.write_bytes(b"two")
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert HashMemory(memory).hash_files([file])[file] == first
-    changed = HashMemory(memory, verify=True).hash_files([file])[file]
-    assert changed != first
-    assert HashMemory(memory).hash_files([file])[file] == changed
-    file.write_bytes(b"three")
-    assert HashMemory(memory).hash_files([file, tmp_path / "gone"])[tmp_path / "gone"] == ""
-    memory.write_text("{ half")
-    assert len(HashMemory(memory).hash_files([file])[file]) == 64
+    assert file.stat().st_mtime_ns == status.st_mtime_ns
+    assert HashMemory(state).hash_files([file])[file] == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_file_that_changed_a_moment_ago_or_in_the_future_is_not_remembered(tmp_path, monkeypatch):
+    file, state = tmp_path / "a.tif", tmp_path / "hashes.json"
+    file.write_bytes(b"one")
+    assert _hashes_read(monkeypatch, HashMemory(state), [file])[1] == 1
+    assert _hashes_read(monkeypatch, HashMemory(state), [file])[1] == 1
+    now = time.time()
+    # The clock of this machine is behind that of the file server.
+    monkeypatch.setattr(hashes.time, "time", lambda: now - 3600)
+    assert _hashes_read(monkeypatch, HashMemory(state), [file])[1] == 1
+    monkeypatch.setattr(hashes.time, "time", lambda: now + 60)
+    assert _hashes_read(monkeypatch, HashMemory(state), [file])[1] == 1
+    assert _hashes_read(monkeypatch, HashMemory(state), [file])[1] == 0
 
 
 def test_a_stamp_says_what_changed(tmp_path):
     path, table = tmp_path / "s" / "stamp.json", tmp_path / "table"
-    inputs = Inputs({"image": "a", "screening.threshold": None, "upstream": "x"}, {"pixel_size": None})
+    inputs = Inputs({"image": "a", "screening.threshold": None, "upstream": "x"}, {"pixel size": None})
     assert stale_because(path, inputs) == "new"
     write_stamp(path, Stamp(inputs.parts, inputs.reading))
     table.touch()
     assert stale_because(path, inputs, table) == ""
-    other = Inputs({**inputs.parts, "screening.threshold": 0.5, "upstream": "y"}, {"pixel_size": 2.0})
+    other = Inputs({**inputs.parts, "screening.threshold": 0.5, "upstream": "y"}, {"pixel size": 2.0})
     assert stale_because(path, other, table) == "screening.threshold changed"
     assert stale_because(path, Inputs({**inputs.parts, "upstream": "y"}), table) == "upstream changed"
-    assert stale_because(path, Inputs(inputs.parts, {"pixel_size": 2.0}), table) == ""
+    assert stale_because(path, Inputs(inputs.parts, {"pixel size": 2.0}), table) == ""
     table.unlink()
     assert stale_because(path, inputs, table) == "result gone"
     path.write_text("{")
@@ -203,10 +306,10 @@ def test_a_stamp_says_what_changed(tmp_path):
 
 
 def test_a_failed_result_is_stale_when_what_it_was_read_with_changes(tmp_path):
-    inputs = Inputs({"image": "a"}, {"pixel_size": None})
+    inputs = Inputs({"image": "a"}, {"pixel size": None})
     write_stamp(tmp_path / "stamp", Stamp(inputs.parts, inputs.reading, failed=True))
     assert stale_because(tmp_path / "stamp", inputs) == ""
-    assert stale_because(tmp_path / "stamp", Inputs({"image": "a"}, {"pixel_size": 2.0})) == "pixel size changed"
+    assert stale_because(tmp_path / "stamp", Inputs({"image": "a"}, {"pixel size": 2.0})) == "pixel size changed"
 
 
 def test_no_two_images_share_a_picture_or_a_result():

@@ -94,7 +94,7 @@ def test_a_changed_image_is_computed_again_and_only_that(toy, source, output):
     write_blobs(source / "field 2.tif", [(80, 60, 20)])
     assert run_all(source) == DONE
     assert computed(toy) == lines(STAGES, "field 2.tif")
-    assert "image changed: 1" in (output / "run.log").read_text()
+    assert "candidates: 1 image: image changed" in (output / "run.log").read_text()
 
 
 @pytest.mark.parametrize(

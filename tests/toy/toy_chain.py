@@ -23,6 +23,9 @@ class LoopModel:
     def load(cls, path):
         return cls()
 
+    def decisive(self, stage):
+        return {"cascade.xml": self.sha256} if stage == "candidates" else {}
+
 
 def find_model(name_or_path, extra=()):
     return Path(name_or_path)
