@@ -8,10 +8,11 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from defectpipe.errors import DefectpipeError
+from defectpipe.io.files import NO_ROOM
 from tasks.engine import ENGINES
 from tasks.logs import set_up_terminal
 from tasks.options import DEFAULT_MODEL, resolve_options
-from tasks.session import NO_ROOM, NO_WRITING, Session, begin, session_of, unwritable
+from tasks.session import NO_WRITING, Session, begin, session_of, unwritable
 
 Task = TypeVar("Task", bound="FolderTask")
 

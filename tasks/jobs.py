@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectpipe.errors import DefectpipeError, ModelError
+from defectpipe.io.files import NO_ROOM
 from defectpipe.settings import Settings
 from tasks.plan import BEFORE, Plan, ResultFiles
 from tasks.stamps import Inputs, Stamp, read_stamp, write_stamp
@@ -81,6 +82,9 @@ def run_job(job: StageJob) -> Outcome:
     except DefectpipeError as error:
         return fail(job, str(error), seconds=time.perf_counter() - began)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            # A full disk is no image's fault.
+            raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return fail(job, reason, traceback.format_exc(), time.perf_counter() - began)
     from defectpipe.io.tables import write_parquet

@@ -99,7 +99,10 @@ class FolderLock:
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(owner_now).encode(), 0)
+        text = json.dumps(owner_now).encode()
+        if os.pwrite(file, text, 0) < len(text):
+            os.ftruncate(file, 0)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return True
 
     def _is_in_place(self, file: int) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectpipe.errors import DefectpipeError
+from defectpipe.io.files import NO_ROOM
 from tasks.engine import Engine, open_engine, usable_cores
 from tasks.lock import FolderLock
 from tasks.logs import Progress, close_run_log, logger, open_run_log
@@ -23,8 +24,7 @@ from tasks.stamps import UPSTREAM_CHANGED
 if TYPE_CHECKING:
     from tasks.labels import Labels
 
-# Errors that are the disk's or the file system's: no room, or no writing (any more).
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Errors of a file system that cannot be written (any more).
 NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
 
 _sessions: dict[str, Session] = {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +19,7 @@ from run_helpers import command, computed, run, table_bytes, toy_environment, wr
 from defectpipe.io.tables import read_csv
 
 TASK_FAILED = 30
+LOOPBACK = "0100007F" if sys.byteorder == "little" else "7F000001"
 
 
 @pytest.fixture
@@ -158,6 +162,74 @@ def test_a_second_run_at_once_names_the_first_and_leaves_it_alone(source, output
     assert "another run is at work" in second.stderr
     assert first.returncode == 0, said
     assert len(computed(log)) == 15
+
+
+def test_a_run_takes_over_a_dead_ones_lock_and_respects_another_hosts(source, output, tmp_path):
+    log = tmp_path / "computed.log"
+    given = ("RunAll", "--input-dir", source, "--engine", "inline")
+    first = start(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_DELAY="0.5")
+    wait_for(log, 2)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    lock = output / ".defectpipe" / "lock"
+    owner = json.loads(lock.read_text())
+    assert owner["process"] == first.pid
+    lock.write_text(json.dumps(owner | {"host": "cluster-node-7"}))
+    refused = run(*given, cwd=tmp_path)
+    assert refused.returncode == TASK_FAILED
+    assert f"a run on another host holds this output folder (host cluster-node-7, process {first.pid}" in refused.stderr
+    assert f"remove {lock}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (output / "images.csv").exists()
+    lock.write_text(json.dumps(owner))
+    done = run(*given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"an earlier run was ended before it was done (host {owner['host']}, process {first.pid}" in done.stdout
+    assert not lock.exists()
+
+
+def listening(processes: set[int]) -> set[str]:
+    """Addresses (hexadecimal, as the system writes them) on which these processes listen for connections."""
+    sockets = set()
+    for process in processes:
+        for file in Path(f"/proc/{process}/fd").iterdir():
+            # One may be closed while this looks.
+            with contextlib.suppress(FileNotFoundError):
+                sockets.add(os.readlink(file).removeprefix("socket:[").removesuffix("]"))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            cells = line.split()
+            # 0A: listens.
+            if cells[3] == "0A" and cells[9] in sockets:
+                found.add(cells[1].rpartition(":")[0])
+    return found
+
+
+@pytest.mark.skipif(
+    not Path("/proc/net/tcp").exists(), reason="Linux tells who listens; elsewhere the code is the same"
+)
+def test_a_run_listens_to_nobody_outside_this_machine(source, output, tmp_path):
+    with socket.create_server(("0.0.0.0", 0)), socket.create_server(("127.0.0.1", 0)):
+        assert listening({os.getpid()}) >= {"00000000", LOOPBACK}
+    log = tmp_path / "computed.log"
+    given = ("RunAll", "--input-dir", source, "--n-jobs", 2)
+    run = start(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_DELAY="0.3")
+    try:
+        wait_for(log, 2)
+        group = {int(p.name) for p in Path("/proc").glob("[0-9]*") if _group_of(p) == run.pid}
+        assert len(group) > 2
+        assert listening(group) <= {LOOPBACK}
+    finally:
+        said, _ = run.communicate(timeout=100)
+    assert run.returncode == 0, said
+
+
+def _group_of(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
+    except (FileNotFoundError, ProcessLookupError):
+        return -1
 
 
 def test_a_data_set_is_simulated_once(tmp_path):

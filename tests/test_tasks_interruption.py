@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import tifffile
-from run_helpers import ROOT, toy_environment, write_blobs
+from crash_helpers import IMAGE_FAILED, KILLED, Runs, finished, outcome, write_source
 
 N_KILLS = 20
 SEED = 19
-KILLED, IMAGE_FAILED = -9, 30
 # In the order in which a run comes to them; the last for what is in none of them.
 PLACES = {
     "candidates": r"\.defectpipe/candidates",
@@ -32,89 +25,12 @@ PLACES = {
 }
 
 
-class Runs:
-    """Runs over one folder by `crash_runs.py`."""
-
-    def __init__(self, place: Path) -> None:
-        self.output, self.log = place / "out", place / "computed.log"
-        self.parameters = {
-            "input_dir": str(place / "in"),
-            "output_dir": str(self.output),
-            "labels_dir": str(place / "labels"),
-            "label_format": "boxes",
-            "engine": "inline",
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore::DeprecationWarning", ROOT / "tests" / "toy" / "crash_runs.py"],
-            env=toy_environment(TOY_LOG=str(self.log)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, die_at: int | None = None) -> tuple[int, list[str]]:
-        """Exit status (-9: killed) and the changes to the file system, until the end or the moment of death."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(self.parameters | {"die_at": die_at}) + "\n")
-        self._process.stdin.flush()
-        status, changes = json.loads(self._process.stdout.readline())
-        return status, changes
-
-    def close(self) -> None:
-        self._process.communicate()
-
-
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Runs]:
-    """A labelled image, a stack, and a file that fails."""
-    write_blobs(tmp_path / "in" / "a.tif")
-    stack = np.full((2, 90, 120), 200, np.uint8)
-    stack[1, 30:60, 40:70] = 10
-    (tmp_path / "in" / "deep").mkdir()
-    tifffile.imwrite(tmp_path / "in" / "deep" / "movie.tif", stack, imagej=True, metadata={"axes": "TYX"})
-    (tmp_path / "in" / "broken.tif").write_text("no image")
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "a.txt").write_text("29 39 54 64\n")
+    write_source(tmp_path)
     runs = Runs(tmp_path)
     yield runs
     runs.close()
-
-
-def outcome(output: Path) -> dict[str, Any]:
-    """Everything that a run leaves, by name: content, less what tells the time."""
-    found: dict[str, Any] = {}
-    for path in sorted(output.rglob("*")):
-        name = path.relative_to(output).as_posix()
-        if path.is_dir():
-            found[name] = "folder"
-        elif path.name == "summary.json":
-            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "time"}
-        elif path.name == "hashes.json":
-            # Files of this moment are not remembered yet.
-            continue
-        elif path.suffix == ".json" and ".defectpipe" in name:
-            stamp = json.loads(path.read_text())
-            found[name] = {key: value for key, value in stamp.items() if key != "seconds"}
-        else:
-            found[name] = path.read_bytes() if path.name != "run.log" else "log"
-    return found
-
-
-def finished(output: Path) -> dict[Path, tuple[int, int]]:
-    """The results that are whole, with what changes when a file is written again."""
-    found = {}
-    for stamp in output.glob(".defectpipe/*/**/[!.]*.json"):
-        if json.loads(stamp.read_text())["parts"]:
-            pictures = [output / "overlays" / entry["picture"] for entry in _entries(stamp) if "picture" in entry]
-            for path in (stamp, stamp.with_suffix(".parquet"), *pictures):
-                if path.exists():
-                    found[path] = (path.stat().st_mtime_ns, path.stat().st_ino)
-    return found
-
-
-def _entries(stamp: Path) -> list[dict[str, Any]]:
-    return list(json.loads(stamp.read_text())["frames"])
 
 
 def moments(changes: list[str], n: int) -> list[tuple[str, int]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".writing-"
+# Errors of a full disk, a used-up quota, a limited file size.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomic(path: Path, content: bytes | Callable[[Path], object]) -> None:

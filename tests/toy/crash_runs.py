@@ -2,14 +2,15 @@
 
 A request is the arguments of `RunAll` as JSON, with ``die_at``: the number of the change to the file system (a file
 opened, renamed, removed, a folder made) before which the whole process group is killed; null: never. The answer is
-``[signal or exit status, changes]``. Each run is a fork of this process, which has everything imported: none costs
-more than its work.
+``[signal or exit status, changes]``. ``largest_file``: no file can grow beyond this number of bytes, as on a full disk;
+null: any can. Each run is a fork of this process, which has everything imported: none costs more than its work.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 
@@ -55,7 +56,7 @@ def main() -> None:
     """Answer requests until there are no more."""
     for line in sys.stdin:
         request = json.loads(line)
-        die_at, output = request.pop("die_at"), request.pop("output_dir")
+        die_at, output, largest = (request.pop(name) for name in ("die_at", "output_dir", "largest_file"))
         ours, theirs = os.pipe()
         child = os.fork()
         if child == 0:
@@ -63,6 +64,8 @@ def main() -> None:
             os.setsid()
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, 1)
+            if largest is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
             run(request, output, die_at, theirs)
         os.close(theirs)
         with os.fdopen(ours, encoding="utf-8") as changes:
