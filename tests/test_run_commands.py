@@ -64,16 +64,6 @@ def test_from_another_folder_with_a_relative_path(source, output, tmp_path):
     assert all(line in log for line in done.stdout.splitlines())
 
 
-def test_any_number_of_jobs_on_any_engine_gives_the_same_bytes(source, tmp_path):
-    outputs = []
-    for engine, n_jobs in (("inline", 1), ("processes", 3)):
-        out = tmp_path / f"{engine}{n_jobs}"
-        given = ("--input-dir", source, "--output-dir", out, "--engine", engine, "--n-jobs", n_jobs)
-        assert run("RunAll", *given, cwd=tmp_path).returncode == 0
-        outputs.append(table_bytes(out))
-    assert outputs[0] == outputs[1]
-
-
 def test_a_failed_image_ends_the_run_with_its_name_and_no_traceback(source, output, tmp_path):
     (source / "broken.tif").write_text("no image")
     done = run("RunAll", "--input-dir", source, "--engine", "inline", cwd=tmp_path)

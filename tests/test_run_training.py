@@ -23,8 +23,8 @@ TASK_FAILED = 30
 pytestmark = pytest.mark.slow
 
 
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+def run(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **variables}
     return subprocess.run(
         command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=3600, check=False
     )
@@ -54,6 +54,19 @@ def test_training_makes_a_named_model_once(place):
     before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
     assert run(*training(place), cwd=place).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in model.rglob("*")} == before
+
+
+def test_the_same_seed_trains_the_same_bytes(place, tmp_path):
+    """With another number of jobs, into another folder, with other hashes of strings, in another time zone."""
+    first, again = place / "models" / "small", tmp_path / "models" / "small"
+    given = training(place, "--models-dir", again.parent, "--n-jobs", 1)
+    done = run(*given, cwd=place, PYTHONHASHSEED="7", TZ="Pacific/Kiritimati")
+    assert done.returncode == 0, done.stderr
+    files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
+    assert {path.relative_to(again) for path in again.rglob("*") if path.is_file()} == set(files)
+    assert len(files) > 4
+    for name in files:
+        assert (again / name).read_bytes() == (first / name).read_bytes(), name
 
 
 def test_the_chain_gives_the_same_bytes_on_every_engine(place):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from defectpipe.io.files import write_atomic
 
 if TYPE_CHECKING:
     import keras
+    import onnx
+
+Message = TypeVar("Message", bound=Any)
 
 
 def save_weights(network: keras.Model, path: Path) -> None:
@@ -41,4 +44,57 @@ def export_onnx(network: keras.Model, path: Path) -> None:
         return network(inputs, training=False)
 
     model, _ = tf2onnx.convert.from_function(forward, input_signature=forward.input_signature, opset=17)
-    write_atomic(path, model.SerializeToString())
+    write_atomic(path, in_canonical_form(model).SerializeToString(deterministic=True))
+
+
+def in_canonical_form(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network with its nodes in order of use and their results numbered.
+
+    The converter's order and numbers follow the hashes of strings, which differ from process to process: without this,
+    the same weights would not give the same file.
+    """
+    graph = model.graph
+    makers = {result: node for node in graph.node for result in node.output}
+    constants = {constant.name: constant for constant in graph.initializer}
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    inputs = {value.name for value in graph.input}
+    nodes: list[onnx.NodeProto] = []
+    used: list[onnx.TensorProto] = []
+    visited: set[str] = set()
+
+    def visit(result: str) -> None:
+        if not result or result in visited or result in inputs:
+            return
+        visited.add(result)
+        if result in constants:
+            names[result] = f"constant_{len(used)}"
+            used.append(constants[result])
+            return
+        node = makers[result]
+        for needed in node.input:
+            visit(needed)
+        for i, made in enumerate(node.output):
+            visited.add(made)
+            names.setdefault(made, f"result_{len(nodes)}_{i}")
+        nodes.append(node)
+
+    for value in graph.output:
+        visit(value.name)
+    nodes, used = [_copy(node) for node in nodes], [_copy(constant) for constant in used]
+    for i, node in enumerate(nodes):
+        node.name = f"{node.op_type}_{i}"
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for constant in used:
+        constant.name = names[constant.name]
+    ordered = _copy(model)
+    for field, values in (("node", nodes), ("initializer", used), ("value_info", [])):
+        ordered.graph.ClearField(field)
+        getattr(ordered.graph, field).extend(values)
+    return ordered
+
+
+def _copy(message: Message) -> Message:
+    made = type(message)()
+    made.CopyFrom(message)
+    return made
