@@ -25,7 +25,7 @@ def rows() -> dict[int, list[str]]:
     return found
 
 
-def tests_in(path: Path) -> set[str]:
+def functions_in(path: Path) -> set[str]:
     """Names of the test functions of a module, those of its classes too."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -46,4 +46,4 @@ def test_a_row_says_what_happens_and_names_tests_that_exist(number: int) -> None
     assert named
     for file, test in named:
         assert test.startswith("test_")
-        assert test in tests_in(TESTS / file), f"{file} has no {test}"
+        assert test in functions_in(TESTS / file), f"{file} has no {test}"
