@@ -1,0 +1,113 @@
+"""A folder of many small micrographs: peak memory of the run and of its processes, and seconds an image.
+
+Usage: many_images.py [NUMBER_OF_IMAGES ...]   (default: 1000 10000)
+
+The images are parts of simulated fields, each with a few loops and turned or mirrored its own way. Memory must not grow
+with their number: tables do, by less than a kilobyte an image, pixels must not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from defectpipe.simulation.fields import simulate_field
+from defectpipe.simulation.presets import PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE_PX = (128, 160)
+N_FIELDS = 4
+SAMPLE_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: peak memory of the parent and of the largest worker, seconds, exit status."""
+
+    n_images: int
+    parent_mib: float
+    worker_mib: float
+    seconds: float
+    status: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_images:6d} images: parent {self.parent_mib:.0f} MiB, largest worker {self.worker_mib:.0f} MiB, "
+            f"{self.seconds:.0f} s ({self.seconds / self.n_images:.3f} s an image), status {self.status}"
+        )
+
+
+def write_images(folder: Path, n: int) -> None:
+    """`n` images of `SIDE_PX`, no two alike."""
+    fields = [simulate_field(PRESETS["demo"], 11, i).micrograph for i in range(N_FIELDS)]
+    height, width = SIDE_PX
+    for i in range(n):
+        rng = np.random.default_rng(i)
+        pixels = fields[i % N_FIELDS].pixels
+        y, x = (int(rng.integers(0, whole - part)) for whole, part in zip(pixels.shape, SIDE_PX, strict=True))
+        part = pixels[y : y + height, x : x + width][:: 1 if rng.random() < 0.5 else -1]
+        path = folder / f"{i // 500:03d}" / f"field {i:05d}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, np.ascontiguousarray(part), imagej=True, resolution=(2, 2), metadata={"unit": "nm"})
+
+
+def measure(arguments: list[str], n_images: int, environment: dict[str, str] | None = None) -> Measured:
+    """Run a command line in a process group of its own, and watch the memory of every process in it."""
+    began = time.monotonic()
+    # Its lines are in run.log; a pipe that nobody reads would stop it.
+    run = subprocess.Popen(
+        arguments,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    parent = worker = 0.0
+    while run.poll() is None:
+        for process, peak in _peaks(run.pid).items():
+            if process == run.pid:
+                parent = max(parent, peak)
+            else:
+                worker = max(worker, peak)
+        time.sleep(SAMPLE_SECONDS)
+    return Measured(n_images, parent, worker, time.monotonic() - began, run.returncode)
+
+
+def _peaks(group: int) -> dict[int, float]:
+    """Peak resident memory in MiB of each process of a group, as the system keeps it."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if int((place / "stat").read_text().rpartition(")")[2].split()[2]) == group:
+                lines = (place / "status").read_text().splitlines()
+                found[int(place.name)] = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+        except (OSError, StopIteration):
+            continue
+    return found
+
+
+def main(numbers: list[int]) -> None:
+    """Measure each number of images: a first run, and a second that has nothing to compute."""
+    luigi = str(Path(sys.executable).with_name("luigi"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for n in numbers:
+        with tempfile.TemporaryDirectory() as place:
+            write_images(Path(place) / "in", n)
+            given = [luigi, "--module", "defectpipe", "RunAll", "--input-dir", str(Path(place) / "in")]
+            for what in ("first run", "second run"):
+                found = measure(given, n, environment)
+                pooled = json.loads((Path(place) / "in-defects" / "summary.json").read_text())["pooled"]
+                print(f"{what:10s} {found}; {pooled['n_loops']} loops", flush=True)
+
+
+if __name__ == "__main__":
+    main([int(number) for number in sys.argv[1:]] or [1000, 10_000])
