@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train-fecral bench-fecral bench-speed pictures-fecral run test setup lint types arrows format requirements clean
+.PHONY: train-fecral bench-fecral bench-speed pictures-fecral bench-kill bench-many run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -45,6 +45,14 @@ requirements:
 
 clean:
 	rm -rf $(VENV) demo demo-defects .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+## kill the demonstration's run at random moments and start it again: the same bytes, nothing done twice
+bench-kill: setup
+	$(BIN)/python benchmarks/kill_run.py $(ARGS)
+
+## memory and time of 1,000 and 10,000 small images: make bench-many ARGS="1000 10000"
+bench-many: setup
+	$(BIN)/python benchmarks/many_images.py $(ARGS)
 
 ## the FeCrAl set is needed for these: DEFECTPIPE_DATA names the folder that holds fecral-loops/
 train-fecral: setup
