@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from luigi import LuigiStatusCode
 from run_helpers import build, computed, table_bytes, write_blobs, write_folder
 
@@ -159,6 +160,50 @@ def test_a_changed_file_of_the_model_is_named_and_costs_what_depends_on_it(toy, 
     # Another name for the same files is the same model.
     assert run_all(source, model="y") == DONE
     assert computed(toy) == []
+
+
+def _restore_card(model: Path, **changes: object) -> None:
+    """Make the card describe the files that are there, and hold these changes."""
+    card = json.loads((model / "card.json").read_text())
+    card["sha256"] = {name: hashlib.sha256((model / name).read_bytes()).hexdigest() for name in card["sha256"]}
+    (model / "card.json").write_text(json.dumps(card | changes))
+
+
+def test_a_changed_file_of_a_real_model_is_named(tmp_path, monkeypatch):
+    """No toy: the shipped model, copied and changed."""
+    from defectpipe.model import find_model
+    from defectpipe.simulation.fields import simulate_field
+    from defectpipe.simulation.presets import PRESETS
+
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "models" / "x"
+    shutil.copytree(find_model("fecral-loops"), model)
+    source, output = tmp_path / "in", tmp_path / "in-defects"
+    source.mkdir()
+    pixels = simulate_field(PRESETS["demo"], 1, 0).micrograph.pixels[:300, :400]
+    tifffile.imwrite(source / "a.tif", np.ascontiguousarray(pixels))
+    assert run_all(source, model="x") == DONE
+    assert len(read_csv(output / "loops.csv")) > 0
+    before = table_bytes(output)
+    with (model / "cascade.xml").open("a") as file:
+        file.write("<!-- another cascade -->")
+    assert run_all(source, model="x") == LuigiStatusCode.FAILED
+    _restore_card(model)
+    assert run_all(source, model="x") == DONE
+    assert said(output) == [
+        f"{stage}: 1 image: models/x: cascade.xml changed" for stage in (*STAGES, "statistics", "overlays")
+    ]
+    assert table_bytes(output) == before
+    # What no result depends on: the figures of the card, the weights for further training.
+    with (model / "screener.weights.h5").open("ab") as file:
+        file.write(b"more")
+    _restore_card(model, description="another")
+    assert run_all(source, model="x") == DONE
+    assert said(output) == []
+    _restore_card(model, threshold=0.99)
+    assert run_all(source, model="x") == DONE
+    assert said(output)[0] == "screening: 1 image: models/x: card.json changed"
+    assert table_bytes(output) != before
 
 
 def test_a_label_is_named_and_costs_one_picture(toy, source, output, tmp_path):
