@@ -25,6 +25,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from crash_helpers import finished, outcome  # noqa: E402
 
+# Before this share of the time, programs are loaded and nothing is written.
+START_SHARE = 0.3
 STAGES = ("candidates", "screening", "measurement", "tables", "agreement", "overlays")
 
 
@@ -56,8 +58,9 @@ def main(n_kills: int, seed: int) -> int:
         print(f"undisturbed: {seconds:.1f} s, {len(all_results)} results", flush=True)
         for i in range(n_kills):
             shutil.rmtree(output)
-            # One moment in each part of the run's time: spread, and random within it.
-            moment = seconds * (i + draw.random()) / n_kills
+            # One moment in each part of the run's time after its start: spread, and random within it.
+            share = START_SHARE + (1 - START_SHARE) * (i + draw.random()) / n_kills
+            moment = seconds * share
             run = start(place)
             time.sleep(moment)
             os.killpg(run.pid, signal.SIGKILL)

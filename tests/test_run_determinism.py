@@ -18,6 +18,7 @@ from run_helpers import ROOT, command
 from defectpipe.io.tables import read_csv
 from defectpipe.simulation.dataset import simulate_loops
 
+pytestmark = pytest.mark.slow
 NAMES = ("field ü.tif", "deep/field 2.tif", "Zebra.tif")
 ANOTHER_DAY = {"TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "3"}
 ANOTHER_USER = {"TZ": "America/Los_Angeles", "LC_ALL": "C", "PYTHONHASHSEED": "1234", "HOME": "/nonexistent"}

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from run_helpers import ROOT, command, toy_environment
 
+pytestmark = pytest.mark.slow
 FEW, MANY = 10, 70
 SHAPE = (700, 900)
 # An image as it is read has 1.2 MiB, its picture three times that: a run that kept any of them would show it.

@@ -74,7 +74,7 @@ def _allowed() -> tuple[str, ...] | None:
     for namespace in NAMESPACES:
         try:
             tried = subprocess.run(
-                [*namespace, "sh", "-c", "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False
+                [*namespace, "sh", "-c", "mount -t tmpfs tmpfs /tmp"], capture_output=True, check=False
             )
         except FileNotFoundError:
             continue

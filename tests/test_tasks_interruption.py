@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from crash_helpers import IMAGE_FAILED, KILLED, Runs, finished, outcome, write_source
 
+pytestmark = pytest.mark.slow
 N_KILLS = 20
 SEED = 19
 # In the order in which a run comes to them; the last for what is in none of them.
