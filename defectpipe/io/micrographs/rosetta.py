@@ -14,7 +14,7 @@ import numpy as np
 
 from defectpipe.errors import MicrographError
 from defectpipe.io.micrographs.dm import check_dm
-from defectpipe.io.micrographs.frames import Frame, StatedSize, check_claim
+from defectpipe.io.micrographs.frames import Claim, Frame, StatedSize, check_claim
 from defectpipe.io.micrographs.units import is_reciprocal, nanometres
 
 _READER_OF_SUFFIX = {
@@ -49,12 +49,7 @@ def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
         No image in it (spectra, diffraction patterns, four dimensions), too large, or rosettasciio is not installed.
     """
     images, left_out = _images_of(path)
-    claimed = 0
-    for image in images:
-        *outer, height, width = image["data"].shape
-        claimed += math.prod(outer) * height * width
-        check_claim(math.prod(outer), height, width, max_pixels)
-        check_claim(claimed, 1, 1, max_pixels)
+    _check_claims(images, max_pixels)
     frames: list[Frame] = []
     for image in images:
         samples = _samples(image["data"])
@@ -64,6 +59,26 @@ def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
         modality, magnification = _instrument(image.get("metadata", {}))
         frames.extend(Frame(one, stated, modality, magnification, notes) for one in samples)
     return frames
+
+
+def microscope_claims(path: Path, max_pixels: int) -> list[Claim]:
+    """What the header claims, image by image; raises what `read_microscope` would, as far as the header shows it."""
+    images, _left_out = _images_of(path)
+    _check_claims(images, max_pixels)
+    claims = []
+    for image in images:
+        *outer, height, width = image["data"].shape
+        claims.append(Claim(math.prod(outer), height, width, _stated_sizes(image["axes"], path)[0]))
+    return claims
+
+
+def _check_claims(images: list[dict[str, Any]], max_pixels: int) -> None:
+    claimed = 0
+    for image in images:
+        *outer, height, width = image["data"].shape
+        claimed += math.prod(outer) * height * width
+        check_claim(math.prod(outer), height, width, max_pixels)
+        check_claim(claimed, 1, 1, max_pixels)
 
 
 def count_microscope_frames(path: Path) -> int:

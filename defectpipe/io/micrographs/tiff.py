@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from defectpipe.errors import MicrographError
-from defectpipe.io.micrographs.frames import Frame, check_claim
+from defectpipe.io.micrographs.frames import Claim, Frame, check_claim
 from defectpipe.io.micrographs.tiff_tags import stated_by_tags
 
 # tifffile logs these and goes on with the frames that are left.
@@ -39,20 +39,12 @@ def read_tiff(path: Path, max_pixels: int) -> list[Frame]:
         Cut short, damaged, too large, or with channels of unknown meaning.
     """
     with _open(path) as tif:
-        all_series = _series(tif)
-        claimed = 0
-        for series in all_series.values():
-            n_frames, height, width = _extent(series)
-            claimed += n_frames * height * width
-            check_claim(n_frames, height, width, max_pixels)
-            check_claim(claimed, 1, 1, max_pixels)
-            _check_complete(series, path.stat().st_size)
+        all_series = _checked_series(tif, path, max_pixels)
         tags = stated_by_tags(tif, path)
         frames = []
         for index, series in all_series.items():
             stated = tags.of_series(index)
             page = series.keyframe
-            _check_channels(page)
             turned = page.tags.valueof("Orientation", default=1) != 1
             notes = (*tags.notes, *(("TIFF orientation tag not applied",) if turned else ()))
             for samples in _frames_of(series):
@@ -65,6 +57,27 @@ def count_tiff_frames(path: Path) -> int:
     """Number of frames, from the header."""
     with _open(path) as tif:
         return sum(_extent(series)[0] for series in _series(tif).values())
+
+
+def tiff_claims(path: Path, max_pixels: int) -> list[Claim]:
+    """What the header claims, series by series; raises what `read_tiff` would, as far as the header shows it."""
+    with _open(path) as tif:
+        all_series = _checked_series(tif, path, max_pixels)
+        tags = stated_by_tags(tif, path)
+        return [Claim(*_extent(series), tags.of_series(index)) for index, series in all_series.items()]
+
+
+def _checked_series(tif: tifffile.TiffFile, path: Path, max_pixels: int) -> dict[int, Any]:
+    all_series = _series(tif)
+    claimed = 0
+    for series in all_series.values():
+        n_frames, height, width = _extent(series)
+        claimed += n_frames * height * width
+        check_claim(n_frames, height, width, max_pixels)
+        check_claim(claimed, 1, 1, max_pixels)
+        _check_complete(series, path.stat().st_size)
+        _check_channels(series.keyframe)
+    return all_series
 
 
 @contextmanager
