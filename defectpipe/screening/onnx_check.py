@@ -79,6 +79,9 @@ def _check_graph(model: Any) -> None:
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs or attribute.sparse_tensors or attribute.ref_attr_name:
                 raise ValueError(f"its operator {node.op_type} holds a graph of its own")
+    # ONNX Runtime's own complaint about it would go to the terminal.
+    if any(isinstance(name, bytes) for name in _texts(model)):
+        raise ValueError("a name in it is no text")
     for tensor in _tensors(model):
         if tensor.data_location or tensor.external_data:
             raise ValueError("its weights are in another file")
@@ -91,6 +94,16 @@ def _tensors(model: Any) -> Iterator[Any]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+
+
+def _texts(message: Any) -> Iterator[Any]:
+    """Every text in a message and those below it; bytes where it is no UTF-8."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for inner in [value] if hasattr(value, "ListFields") else list(value):
+                yield from _texts(inner)
+        elif field.type == field.TYPE_STRING:
+            yield from [value] if isinstance(value, str | bytes) else list(value)
 
 
 def _check_input(model: Any, crop_px: int) -> None:

@@ -90,13 +90,17 @@ class OnnxNetwork:
         self._crop_px = recipe if isinstance(recipe, int) else recipe.crop_px
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Answers (n, 5) to crops (n, crop_px, crop_px, 1), float32."""
+        """Answers (n, 5) to crops (n, crop_px, crop_px, 1), float32; ModelError if the network cannot give them."""
         answers = [np.zeros((0, 5), np.float32)]
         for start in range(0, len(crops), BATCH):
             part = crops[start : start + BATCH]
             batch = np.zeros((BATCH, self._crop_px, self._crop_px, 1), np.float32)
             batch[: len(part)] = part
-            answers.append(self._session.run(None, {self._input: batch})[0][: len(part)])
+            try:
+                [answer] = self._session.run(None, {self._input: batch})
+            except Exception as error:  # as above
+                raise ModelError(f"The network cannot be used ({str(error).splitlines()[0]}).") from error
+            answers.append(answer[: len(part)])
         return np.concatenate(answers)
 
 

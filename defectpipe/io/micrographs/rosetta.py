@@ -28,6 +28,7 @@ _READER_OF_SUFFIX = {
 _MRC_BYTES_PER_PX = {0: 1, 1: 2, 2: 4, 4: 8, 6: 2, 12: 2}
 # The extended header of Thermo Fisher's tomography software has a pixel size of its own.
 _FEI_HEADER_BYTES = 128 * 1024
+_SER_IMAGES = 0x4122
 
 
 def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
@@ -53,6 +54,8 @@ def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
     frames: list[Frame] = []
     for image in images:
         samples = _samples(image["data"])
+        if len(samples) != math.prod(image["data"].shape[:-2]):
+            raise MicrographError("the file is cut short or damaged: frames that its header names are not in it.")
         stated, size_notes = _stated_sizes(image["axes"], path)
         title = _title(image)
         notes = (*size_notes, *left_out, *((f"detector: {title}",) if len(images) > 1 and title else ()))
@@ -114,6 +117,8 @@ def _load(path: Path) -> list[dict[str, Any]]:
         check_dm(path)
     if name == "mrc":
         _check_mrc(_mrc_header(path), path.stat().st_size)
+    if suffix == ".ser":
+        _check_ser(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Lazy: the shape is known, and can be refused, before anything is allocated.
@@ -181,6 +186,28 @@ def _check_mrc(header: bytes, file_bytes: int) -> None:
             f"the MRC is cut short or damaged: its header claims {sections} frames of {height} × {width} px, "
             f"the file has {file_bytes} bytes."
         )
+
+
+def _check_ser(path: Path) -> None:
+    # The reader takes counts and sizes as they stand.
+    file_bytes = path.stat().st_size
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(34)
+            version, kind = struct.unpack_from("<HI", head, 4)
+            word = "Q" if version >= 0x220 else "I"
+            n_elements, n_valid, place, n_dimensions = struct.unpack_from(f"<2I{word}I", head, 14)
+            # Each element has an offset, each dimension 28 bytes and its names.
+            needed = max(place, 8 * n_elements, 8 * n_valid, 28 * n_dimensions)
+            if kind == _SER_IMAGES and needed <= file_bytes:
+                stream.seek(place)
+                stream.seek(*struct.unpack(f"<{word}", stream.read(struct.calcsize(word))))
+                width, height = struct.unpack_from("<2I", stream.read(50), 42)
+                needed = max(1, n_valid) * width * height
+    except struct.error as error:
+        raise MicrographError(f"the SER is cut short: it ends after {file_bytes} bytes.") from error
+    if needed > file_bytes:
+        raise MicrographError("the SER is cut short or damaged: its counts do not fit in it.")
 
 
 def _mrc_states_size(header: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from defectpipe.io.micrographs.frames import Claim, Frame, check_claim
 from defectpipe.io.micrographs.tiff_tags import stated_by_tags
 
 # tifffile logs these and goes on with the frames that are left.
+_LARGE_TILE_PX = 2**24
 _SIGNS_OF_DAMAGE = ("page offset", "corrupted", "failed to reshape", "series raised")
 
 
@@ -125,6 +127,10 @@ def _extent(series: Any) -> tuple[int, int, int]:
 
 
 def _check_complete(series: Any, file_bytes: int) -> None:
+    tile_px = math.prod(series.keyframe.tile or ())
+    # A tile may be larger than a small picture; one of the decoders allocates what its size says.
+    if tile_px > max(_LARGE_TILE_PX, 4 * series.keyframe.imagelength * series.keyframe.imagewidth):
+        raise MicrographError(f"the TIFF is damaged: its tiles claim {tile_px} px each.")
     if series.dataoffset is not None and series.dataoffset + series.nbytes > file_bytes:
         raise MicrographError(
             f"the TIFF is cut short: its pixels need {series.nbytes} bytes, the file has {file_bytes} in all."
