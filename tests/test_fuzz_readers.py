@@ -153,6 +153,14 @@ def test_counts_of_a_ser_that_do_not_fit_are_refused_before_allocation(seeds, tm
         read_header(path)
 
 
+@pytest.mark.parametrize("offset", [54, 64], ids=["description", "units"])
+def test_a_name_in_a_ser_that_does_not_fit_is_refused_before_allocation(seeds, tmp_path, offset):
+    seed = seed_of(seeds, "image-a.ser")
+    path = saved(tmp_path, seed, patched(seed.data, (offset, struct.pack("<I", 2**30))))
+    with pytest.raises(MicrographError, match=r"a\.ser: the SER is cut short or damaged"):
+        read_header(path)
+
+
 def test_a_ser_whose_frames_are_not_in_it_is_refused_not_half_read(seeds, tmp_path):
     seed = seed_of(seeds, "image-a.ser")
     # The dimension says 17 elements, the file holds one.

@@ -29,6 +29,8 @@ _MRC_BYTES_PER_PX = {0: 1, 1: 2, 2: 4, 4: 8, 6: 2, 12: 2}
 # The extended header of Thermo Fisher's tomography software has a pixel size of its own.
 _FEI_HEADER_BYTES = 128 * 1024
 _SER_IMAGES = 0x4122
+# More than any header of a few dimensions with their names has.
+_SER_HEAD_BYTES = 2**16
 
 
 def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
@@ -193,19 +195,24 @@ def _check_ser(path: Path) -> None:
     file_bytes = path.stat().st_size
     try:
         with open(path, "rb") as stream:
-            head = stream.read(34)
+            head = stream.read(_SER_HEAD_BYTES)
             version, kind = struct.unpack_from("<HI", head, 4)
-            word = "Q" if version >= 0x220 else "I"
+            word = "Q" if version > 0x210 else "I"
             n_elements, n_valid, place, n_dimensions = struct.unpack_from(f"<2I{word}I", head, 14)
-            # Each element has an offset, each dimension 28 bytes and its names.
-            needed = max(place, 8 * n_elements, 8 * n_valid, 28 * n_dimensions)
+            # Each element has an offset, each dimension 32 bytes and its names.
+            needed = max(place, 8 * n_elements, 8 * n_valid, 32 * n_dimensions)
+            position = 26 + struct.calcsize(word)
+            for _ in range(n_dimensions if needed <= file_bytes else 0):
+                for fixed in (24, 0):
+                    position += fixed + 4 + struct.unpack_from("<I", head, position + fixed)[0]
+            needed = max(needed, position)
             if kind == _SER_IMAGES and needed <= file_bytes:
                 stream.seek(place)
                 stream.seek(*struct.unpack(f"<{word}", stream.read(struct.calcsize(word))))
                 width, height = struct.unpack_from("<2I", stream.read(50), 42)
                 needed = max(1, n_valid) * width * height
     except struct.error as error:
-        raise MicrographError(f"the SER is cut short: it ends after {file_bytes} bytes.") from error
+        raise MicrographError(f"the SER is cut short or damaged: it ends after {file_bytes} bytes.") from error
     if needed > file_bytes:
         raise MicrographError("the SER is cut short or damaged: its counts do not fit in it.")
 
