@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any, TypeVar
 
 import luigi
@@ -14,6 +16,7 @@ from tasks.options import DEFAULT_MODEL, resolve_options
 from tasks.session import Session, begin, session_of
 
 Task = TypeVar("Task", bound="FolderTask")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class FolderTask(luigi.Task):
@@ -69,7 +72,16 @@ class FolderTask(luigi.Task):
         """As Luigi asks. What the user has to put right is raised here, so that it counts as a failed task."""
         if self._refusal:
             raise self._refusal
-        self.work(self._current_session())
+        session = self._current_session()
+        try:
+            self.work(session)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            place, why = session.plan.output_dir, os.strerror(error.errno)
+            raise DefectpipeError(
+                f"{place}: cannot be written ({why}); make room and give the same command again: what is finished is kept."
+            ) from error
         self._has_run = True
 
     def on_success(self) -> str | None:

@@ -39,6 +39,7 @@ def read(file: LabelFile, shape: tuple[int, int]) -> list[Outline]:
 
 def _class_names(file: LabelFile) -> dict[int, str]:
     place = file.path.parent / CLASS_NAMES
-    if not place.is_file() or place == file.path:
+    # A link could lead out of the folder.
+    if not place.is_file() or place.is_symlink() or place == file.path:
         return {}
     return {i: line.strip() for i, line in enumerate(LabelFile(place).text.splitlines()) if line.strip()}

@@ -15,6 +15,7 @@ import numpy as np
 from defectpipe.errors import MicrographError
 from defectpipe.io.micrographs.dm import check_dm
 from defectpipe.io.micrographs.frames import Claim, Frame, StatedSize, check_claim
+from defectpipe.io.micrographs.hdf5 import check_hdf5
 from defectpipe.io.micrographs.units import is_reciprocal, nanometres
 
 _READER_OF_SUFFIX = {
@@ -28,7 +29,7 @@ _READER_OF_SUFFIX = {
 _MRC_BYTES_PER_PX = {0: 1, 1: 2, 2: 4, 4: 8, 6: 2, 12: 2}
 # The extended header of Thermo Fisher's tomography software has a pixel size of its own.
 _FEI_HEADER_BYTES = 128 * 1024
-_SER_IMAGES = 0x4122
+_SER_SPECTRA = 0x4120
 # More than any header of a few dimensions with their names has.
 _SER_HEAD_BYTES = 2**16
 
@@ -119,6 +120,8 @@ def _load(path: Path) -> list[dict[str, Any]]:
         check_dm(path)
     if name == "mrc":
         _check_mrc(_mrc_header(path), path.stat().st_size)
+    if name == "emd":
+        check_hdf5(path)
     if suffix == ".ser":
         _check_ser(path)
     with warnings.catch_warnings():
@@ -206,11 +209,11 @@ def _check_ser(path: Path) -> None:
                 for fixed in (24, 0):
                     position += fixed + 4 + struct.unpack_from("<I", head, position + fixed)[0]
             needed = max(needed, position)
-            if kind == _SER_IMAGES and needed <= file_bytes:
+            if needed <= file_bytes:
                 stream.seek(place)
                 stream.seek(*struct.unpack(f"<{word}", stream.read(struct.calcsize(word))))
-                width, height = struct.unpack_from("<2I", stream.read(50), 42)
-                needed = max(1, n_valid) * width * height
+                sides = ("<I", 22) if kind == _SER_SPECTRA else ("<2I", 42)
+                needed = max(1, n_valid) * math.prod(struct.unpack_from(sides[0], stream.read(50), sides[1]))
     except struct.error as error:
         raise MicrographError(f"the SER is cut short or damaged: it ends after {file_bytes} bytes.") from error
     if needed > file_bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,6 +99,8 @@ def _open(path: Path) -> Iterator[tifffile.TiffFile]:
     try:
         # An OME set of several files would pull in its neighbours; each file is an image of its own here.
         with tifffile.TiffFile(path, _multifile=False) as tif:
+            if len(tif.pages) and tif.is_ome and re.search("<!(DOCTYPE|ENTITY)", tif.ome_metadata or ""):
+                raise MicrographError("its OME metadata define entities, which no microscope writes.")
             if not len(tif.pages) or not tif.series:
                 raise MicrographError("the TIFF is cut short or damaged: it holds no page.")
             if damage:
