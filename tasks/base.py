@@ -80,7 +80,7 @@ class FolderTask(luigi.Task):
                 raise
             place, why = session.plan.output_dir, os.strerror(error.errno)
             raise DefectpipeError(
-                f"{place}: cannot be written ({why}); make room and give the same command again: what is finished is kept."
+                f"{place}: cannot be written ({why}); make room and run the same again: what is finished is kept."
             ) from error
         self._has_run = True
 
