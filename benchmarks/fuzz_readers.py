@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from fuzzing import LIMIT_S, MEMORY_BYTES, Finding, corpus, fuzz  # noqa: E402
+from fuzz_corpus import corpus  # noqa: E402
+from fuzzing import LIMIT_S, MEMORY_BYTES, Finding, fuzz  # noqa: E402
 
 FINDINGS = ROOT / "benchmarks" / "results" / "findings"
 

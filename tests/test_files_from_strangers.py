@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from fuzzing import HEIGHT, WIDTH, corpus
+from fuzz_corpus import HEIGHT, WIDTH, corpus
 from run_helpers import ROOT, run, write_blobs, write_folder
 
 from defectpipe.errors import LabelError, MicrographError

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from fuzzing import HEIGHT, WIDTH, Finding, Fuzzer, Seed, corpus, fuzz, read
+from fuzz_corpus import HEIGHT, WIDTH, Seed, corpus
+from fuzzing import Finding, Fuzzer, fuzz, read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
