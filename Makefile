@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train-fecral bench-fecral bench-speed pictures-fecral bench-kill bench-many run test setup lint types arrows format requirements clean
+.PHONY: train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-many run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -69,3 +69,7 @@ bench-speed: setup
 ## the worst image of each family, drawn; real images, so the folder is ignored by git
 pictures-fecral: setup
 	$(BIN)/python benchmarks/fecral_pictures.py
+
+## damaged files by the thousand; needs no data, and takes the real microscope files in where they are: ARGS="50000 7"
+bench-fuzz: setup
+	$(BIN)/python benchmarks/fuzz_readers.py $(ARGS)

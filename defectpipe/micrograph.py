@@ -89,7 +89,9 @@ class Micrograph:
         """
         if self.pixels.dtype == np.uint8:
             return self.pixels
-        values = self.pixels.astype(np.float64)
+        # A damaged float can be a signalling NaN, of which NumPy warns in a cast.
+        with np.errstate(invalid="ignore"):
+            values = self.pixels.astype(np.float64)
         finite = np.isfinite(values)
         if not finite.any():
             return np.zeros(self.shape, np.uint8)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from defectpipe.boxes import CONVENTIONS
+from defectpipe.card_check import check_card, read_card
 from defectpipe.detection.cascade import Cascade
-from defectpipe.detection.opencv_xml import read_cascade
+from defectpipe.detection.opencv_xml import MAX_XML_BYTES, read_cascade
 from defectpipe.detection.scan import ScanRecipe
 from defectpipe.errors import ModelError
 from defectpipe.screening.network import ScreenerRecipe
-from defectpipe.screening.screener import OnnxNetwork, ScreeningRecipe
+from defectpipe.screening.onnx_check import MAX_ONNX_BYTES, check_onnx
+from defectpipe.screening.screener import BATCH, OnnxNetwork, ScreeningRecipe
 
 CARD, CASCADE, WEIGHTS, ONNX = "card.json", "cascade.xml", "screener.weights.h5", "screener.onnx"
 FILES = (CASCADE, WEIGHTS, ONNX)
+# A run opens the cascade and the ONNX file only; the weights are hashed.
+MAX_BYTES = {CASCADE: MAX_XML_BYTES, WEIGHTS: 2**28, ONNX: MAX_ONNX_BYTES}
 
 # What of a model the stages use; the rest (its figures, its training weights) changes no result.
 _FILES_USED = {"candidates": (CASCADE,), "screening": (ONNX,), "measurement": ()}
@@ -50,44 +52,53 @@ class LoopModel:
 
     @classmethod
     def load(cls, path: Path) -> LoopModel:
-        """Read the card and check the other files against it; cascade and network are loaded when first used.
+        """Read the card and check the other files against it; the network is loaded when first used.
 
         Raises
         ------
         ModelError
-            A file is missing, or is not the one that the card describes.
+            A file is missing, is not the one that the card describes, or holds what no screener or cascade does.
         """
         path = Path(path)
-        try:
-            text = (path / CARD).read_bytes()
-            card = json.loads(text)
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"{path}: holds no readable {CARD} ({error}); give a folder that TrainModel wrote."
-            ) from error
+        text, card = read_card(path / CARD)
         total = hashlib.sha256(text)
+        model = cls(path, card, "")
         for name in FILES:
-            try:
-                digest = file_sha256(path / name)
-            except OSError as error:
-                raise ModelError(f"{path}: {name} is missing ({error}).") from error
-            if digest != card.get("sha256", {}).get(name):
-                raise ModelError(
-                    f"{path}: {name} is not the file that {CARD} describes; restore the model or train it again."
-                )
-            total.update(digest.encode())
-        model = cls(path, card, total.hexdigest())
-        model._check()
+            total.update(model._digest(name).encode())
+        check_card(card, path / CARD)
+        model = replace(model, sha256=total.hexdigest())
+        # Here, and not with the first image: a model that cannot be used stops a run before it computes anything.
+        _ = model.cascade
+        check_onnx(model._content(ONNX), str(path / ONNX), model.seen, BATCH)
         return model
 
-    def _check(self) -> None:
+    def _digest(self, name: str, data: bytes | None = None) -> str:
+        """Hash of one of the files, which must be the card's."""
+        place = self.path / name
         try:
-            sound = self.box_convention in CONVENTIONS and 0 <= self.threshold <= 1 and self.max_candidates > 0
-            _ = self.scan, self.seen, self.screening, self.polarity, self.box_spread
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{self.path / CARD}: incomplete ({error!r}); train the model again.") from error
-        if not sound:
-            raise ModelError(f"{self.path / CARD}: box convention, threshold or number of candidates is out of range.")
+            # A pipe or a device would never end.
+            if not place.is_file():
+                raise ModelError(f"{self.path}: {name} is missing.")
+            if data is None and place.stat().st_size > MAX_BYTES[name]:
+                raise ModelError(f"{place}: larger than {MAX_BYTES[name] >> 20} MiB, which no model needs.")
+            digest = file_sha256(place) if data is None else hashlib.sha256(data).hexdigest()
+        except OSError as error:
+            raise ModelError(f"{self.path}: {name} is missing ({error}).") from error
+        if digest != self.card["sha256"].get(name):
+            raise ModelError(
+                f"{self.path}: {name} is not the file that {CARD} describes; restore the model or train it again."
+            )
+        return digest
+
+    def _content(self, name: str) -> bytes:
+        """One of the files: what is used is what was hashed, even if the file was changed since `load`."""
+        try:
+            with (self.path / name).open("rb") as file:
+                data = file.read(MAX_BYTES[name] + 1)
+        except OSError as error:
+            raise ModelError(f"{self.path}: {name} is missing ({error}).") from error
+        self._digest(name, data)
+        return data
 
     def decisive(self, stage: str) -> dict[str, Any]:
         """What of it decides the results of a stage: hashes of files, and fields of the card; plain JSON values.
@@ -159,12 +170,12 @@ class LoopModel:
     @cached_property
     def cascade(self) -> Cascade:
         """The cascade, read from XML."""
-        return read_cascade(self.path / CASCADE)
+        return read_cascade(self.path / CASCADE, self._content(CASCADE))
 
     @cached_property
     def network(self) -> OnnxNetwork:
         """The screener, in ONNX Runtime."""
-        return OnnxNetwork(self.path / ONNX, self.seen.crop_px)
+        return OnnxNetwork(self.path / ONNX, self.seen, self._content(ONNX))
 
 
 def find_model(name_or_path: str, extra: Sequence[Path] = ()) -> Path:
@@ -190,4 +201,5 @@ def find_model(name_or_path: str, extra: Sequence[Path] = ()) -> Path:
 
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from luigi.parameter import ParameterException
 from tqdm import tqdm
 
 from defectpipe.errors import DefectpipeError
+from defectpipe.io.folder import shown
 
 logger = logging.getLogger("defectpipe.run")
 _LOGGERS = (logging.getLogger("defectpipe"), logging.getLogger("luigi-interface"))
@@ -43,13 +44,21 @@ class _RunLog(logging.FileHandler):
             super().close()
 
 
+class _SafeText(logging.Formatter):
+    """Lines in which a file's name can neither move the cursor, colour the terminal nor turn the writing round."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record), keep="\n\t")
+
+
 class _PlainErrors(logging.Filter):
     """A user's error is one sentence, not a traceback; only what surprises the program keeps its traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, DefectpipeError | ParameterException):
-            record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
+            record.msg, record.args = shown(str(error), keep="\n\t"), ()
+            record.exc_info = record.exc_text = None
         return True
 
 
@@ -58,7 +67,7 @@ def set_up_terminal() -> None:
     run, luigi_log = _LOGGERS
     if not any(isinstance(handler, _Terminal) for handler in run.handlers):
         terminal = _Terminal(logging.INFO)
-        terminal.setFormatter(logging.Formatter("%(message)s"))
+        terminal.setFormatter(_SafeText("%(message)s"))
         run.addHandler(terminal)
         run.setLevel(logging.INFO)
         luigi_log.addFilter(_PlainErrors())
@@ -73,7 +82,7 @@ def open_run_log(path: Path) -> logging.Handler:
         For `close_run_log`.
     """
     handler = _RunLog(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_SafeText("%(asctime)s %(levelname)s %(message)s"))
     # The terminal has a level of its own; the file tells more.
     for log, level in zip(_LOGGERS, (logging.DEBUG, logging.INFO), strict=True):
         log.addHandler(handler)

@@ -222,4 +222,5 @@ def _label_files(labels: Path | None) -> dict[str, Path]:
         return {}
     if labels.is_file():
         return {labels.name: labels}
-    return {path.relative_to(labels).as_posix(): path for path in sorted(labels.rglob("*")) if path.is_file()}
+    found = (path for path in sorted(labels.rglob("*")) if path.is_file() and not path.is_symlink())
+    return {path.relative_to(labels).as_posix(): path for path in found}

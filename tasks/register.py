@@ -18,7 +18,10 @@ from luigi.task_register import Register
 
 from defectpipe.errors import SettingsError
 
-MODULES = ("tasks.stages", "tasks.tables", "tasks.agreement", "tasks.overlays", "tasks.runall", "tasks.models")
+MODULES = (
+    *("tasks.stages", "tasks.tables", "tasks.agreement", "tasks.overlays", "tasks.runall"),
+    *("tasks.models", "tasks.check"),
+)
 
 
 def register() -> None:

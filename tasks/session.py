@@ -7,12 +7,14 @@ import errno
 import itertools
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectpipe.errors import DefectpipeError
 from defectpipe.io.files import NO_ROOM
+from tasks.check import look_at
 from tasks.engine import Engine, open_engine, usable_cores
 from tasks.lock import FolderLock
 from tasks.logs import Progress, close_run_log, logger, open_run_log
@@ -41,6 +43,7 @@ class Session:
     engine: Engine
     lock: FolderLock
     log: Any
+    skipped: Mapping[str, str] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     began: float = field(default_factory=time.monotonic)
     computed: Counter[str] = field(default_factory=Counter)
@@ -109,10 +112,12 @@ def begin(options: RunOptions) -> Session:
         if options.is_demonstration:
             options = simulate_demonstration(options)
         logger.info("%s", _announcement(options))
+        # Before a model loads or a file is hashed: what cannot work is said within seconds.
+        skipped = look_at(options).skipped
         plan = make_plan(options, options.n_jobs or usable_cores())
         # No more processes than images.
         engine = open_engine(options.engine, min(options.n_jobs or usable_cores(), len(plan.images)))
-        session = Session(str(next(_numbers)), options, plan, engine, lock, log)
+        session = Session(str(next(_numbers)), options, plan, engine, lock, log, skipped)
     except OSError as error:
         refusal = unwritable(options.output_dir, error)
         close_run_log(log, refusal)

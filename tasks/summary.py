@@ -41,6 +41,7 @@ def summarise(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
     found: dict[str, Any] = {
         "pooled": pooled_summary(images, loops, plan.settings),
         "failed": dict(zip(failed["image"], failed["reason"], strict=True)),
+        "skipped": dict(session.skipped),
         "without_pixel_size": sorted(set(good["image"][good["pixel_size_nm"].isna()])),
     }
     if plan.labels_dir is not None:
@@ -75,11 +76,15 @@ def closing_lines(session: Session, summary: dict[str, Any]) -> list[str]:
     unit = "nm" if pooled.get("mean_diameter_nm") is not None else "px"
     if pooled.get(f"mean_diameter_{unit}") is not None:
         lines.append(f"mean diameter {_with_interval(pooled, f'mean_diameter_{unit}', unit)}")
-        lines.append(f"std of the diameters {_with_interval(pooled, f'std_diameter_{unit}', unit)}")
+        # One loop has a diameter, and no standard deviation.
+        if pooled.get(f"std_diameter_{unit}") is not None:
+            lines.append(f"std of the diameters {_with_interval(pooled, f'std_diameter_{unit}', unit)}")
     if pooled.get("areal_density_per_m2") is not None:
         lines.append(f"areal density {_with_interval(pooled, 'areal_density_per_m2', 'per m²')}")
     if summary["without_pixel_size"]:
         lines.append(f"no pixel size, so no nm: {_listed(summary['without_pixel_size'])}")
+    if summary["skipped"]:
+        lines.append(f"skipped: {_listed([f'{name} ({why})' for name, why in summary['skipped'].items()])}")
     lines += _label_lines(summary)
     seconds = summary["time"]["seconds_per_image"]
     if seconds is not None:

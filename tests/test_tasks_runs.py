@@ -230,6 +230,14 @@ def test_nothing_found_is_a_row_with_0_and_a_table_with_its_header(toy, tmp_path
     assert (tmp_path / "in-defects" / "overlays" / "a.tif.jpg").is_file()
 
 
+def test_a_single_loop_has_a_diameter_and_no_deviation(toy, tmp_path):
+    write_blobs(tmp_path / "in" / "a.tif", [(60, 60, 12)])
+    assert run_all(tmp_path / "in") == DONE
+    log = (tmp_path / "in-defects" / "run.log").read_text()
+    assert "mean diameter 12.5 nm" in log
+    assert "std of the diameters" not in log
+
+
 def test_a_stack_has_a_row_a_frame(toy, tmp_path, monkeypatch):
     stack = np.full((3, 90, 120), 200, np.uint8)
     stack[1, 30:60, 40:70] = 10

@@ -7,13 +7,15 @@ from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import parse
+from defusedxml.ElementTree import fromstring
 
 from defectpipe.detection.boosting import Stage, Stump
 from defectpipe.detection.cascade import Cascade
 from defectpipe.errors import ModelError
 
-MAX_XML_BYTES = 32 * 2**20
+MAX_XML_BYTES = 16 * 2**20
+# An element costs a hundred times its characters.
+_MAX_TAGS = 500_000
 _MAX_STAGES, _MAX_STUMPS, _MAX_WINDOW_PX = 100, 20_000, 96
 
 
@@ -68,19 +70,28 @@ def cascade_to_xml(cascade: Cascade, *, hit_rate: float, false_alarm_rate: float
     return "\n".join(lines)
 
 
-def read_cascade(path: Path) -> Cascade:
+def read_cascade(path: Path, data: bytes | None = None) -> Cascade:
     """Cascade from OpenCV XML: square window, BOOST of LBP stumps.
+
+    Parameters
+    ----------
+    path : Path
+    data : bytes, optional
+        Content of the file, where it has been read already.
 
     Raises
     ------
     ModelError
-        The file is missing, too large, not safe XML, or not such a cascade.
+        The file is missing, too large, not safe XML (any document type or entity is refused), or not such a cascade.
     """
     try:
-        if path.stat().st_size > MAX_XML_BYTES:
-            raise ModelError(f"{path}: larger than {MAX_XML_BYTES >> 20} MiB, which no cascade needs.")
-        root = parse(path).find("cascade")
-    except (OSError, ParseError, DefusedXmlException) as error:
+        if data is None and path.stat().st_size <= MAX_XML_BYTES:
+            data = path.read_bytes()
+        if data is None or len(data) > MAX_XML_BYTES or data.count(b"<") > _MAX_TAGS:
+            raise ModelError(f"{path}: larger than any cascade needs ({MAX_XML_BYTES >> 20} MiB, {_MAX_TAGS} tags).")
+        root = fromstring(data, forbid_dtd=True).find("cascade")
+    # LookupError: an encoding that nobody knows.
+    except (OSError, ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise ModelError(f"{path}: not a cascade that can be read ({error}).") from error
     if root is None:
         raise ModelError(f"{path}: holds no <cascade>; give the file that OpenCV's trainer or TrainModel wrote.")

@@ -42,12 +42,33 @@ class ImageFile:
     mtime_ns: int
 
 
+@dataclass(frozen=True)
+class FolderListing:
+    """What is in a folder of micrographs.
+
+    Parameters
+    ----------
+    images : list of ImageFile
+        Sorted by name.
+    skipped : dict
+        Name -> why it was not looked at, in a few words: links, and what has an image's name but is no file.
+    """
+
+    images: list[ImageFile]
+    skipped: dict[str, str]
+
+
 def list_images(root: Path, exclude: Sequence[Path] = ()) -> list[ImageFile]:
-    """Every file below a folder whose name ends like an image format, sorted by name.
+    """The images of `list_folder`."""
+    return list_folder(root, exclude).images
+
+
+def list_folder(root: Path, exclude: Sequence[Path] = ()) -> FolderListing:
+    """Every file below a folder whose name ends like an image format, and what was passed over.
 
     Links are not followed, neither to folders nor to files (they can loop, leave the folder, or count an image twice);
-    hidden files and folders are left out. A pair ``X.emi``, ``X_1.ser`` is one image: the ``.ser``. Spectra and formats
-    that are not read are listed too: reading them says why they are refused.
+    they are named. Hidden files and folders are left out. A pair ``X.emi``, ``X_1.ser`` is one image: the ``.ser``.
+    Spectra and formats that are not read are listed too: reading them says why they are refused.
 
     Parameters
     ----------
@@ -58,8 +79,8 @@ def list_images(root: Path, exclude: Sequence[Path] = ()) -> list[ImageFile]:
 
     Returns
     -------
-    list of ImageFile
-        Empty for a folder without images.
+    FolderListing
+        Without images for a folder without images.
 
     Raises
     ------
@@ -72,15 +93,32 @@ def list_images(root: Path, exclude: Sequence[Path] = ()) -> list[ImageFile]:
         raise MicrographError(f"{root}: the input folder {what}.")
     left_out = {os.path.realpath(path) for path in exclude}
     top = os.path.realpath(root)
-    images = []
-    for path in _walk(top, left_out):
-        stat = os.stat(path, follow_symlinks=False)
+    images, skipped = [], {}
+    for path, why_skipped in _walk(top, left_out):
         name = os.path.relpath(path, top)
-        images.append(ImageFile(_printable(name).replace(os.sep, "/"), root / name, stat.st_size, stat.st_mtime_ns))
-    return sorted(images, key=lambda file: file.image)
+        printable = _printable(name).replace(os.sep, "/")
+        if why_skipped:
+            skipped[printable] = why_skipped
+            continue
+        stat = os.stat(path, follow_symlinks=False)
+        images.append(ImageFile(printable, root / name, stat.st_size, stat.st_mtime_ns))
+    return FolderListing(sorted(images, key=lambda file: file.image), dict(sorted(skipped.items())))
 
 
-def _walk(folder: str, left_out: set[str]) -> Iterator[str]:
+def shown(text: str, keep: str = "") -> str:
+    """Text for a terminal: what could move its cursor, colour it or turn the writing round is written as an escape.
+
+    Parameters
+    ----------
+    text : str
+    keep : str
+        Characters that stay as they are, such as a newline.
+    """
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def _walk(folder: str, left_out: set[str]) -> Iterator[tuple[str, str]]:
+    """Paths below a folder, each with the reason why it is skipped; empty: it is an image."""
     try:
         with os.scandir(folder) as entries:
             found = [e for e in entries if not e.name.startswith(".") and e.path not in left_out]
@@ -92,10 +130,29 @@ def _walk(folder: str, left_out: set[str]) -> Iterator[str]:
         stem, suffix = os.path.splitext(entry.name)
         is_half_of_pair = suffix.lower() == ".emi" and stem in series
         if suffix.lower() in IMAGE_SUFFIXES and not is_half_of_pair:
-            yield entry.path
+            yield entry.path, ""
     for entry in found:
+        if reason := _why_skipped(entry):
+            yield entry.path, reason
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, left_out)
+
+
+def _why_skipped(entry: os.DirEntry[str]) -> str:
+    looks_like_image = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+    # Only what could have held images is worth a line: a link to a text is not.
+    if entry.is_symlink():
+        return "a link, not followed" if looks_like_image or _leads_to_folder(entry) else ""
+    special = not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False))
+    return "no regular file" if looks_like_image and special else ""
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link to itself.
+        return True
 
 
 def _printable(name: str) -> str:

@@ -13,10 +13,11 @@ from defectpipe.boxes import suppress
 from defectpipe.errors import ModelError
 from defectpipe.screening.crops import CropSource
 from defectpipe.screening.network import ScreenerRecipe
+from defectpipe.screening.onnx_check import check_onnx
 from defectpipe.screening.samples import apply_targets
 
 # One batch shape, padded: the same sums in the same order, whatever the number of candidates.
-_BATCH = 64
+BATCH = 64
 # The second look, on a better box and four views, counts twice.
 _WEIGHT_OF_SECOND = 2.0
 _ANCHOR_LOOPS = 5
@@ -58,35 +59,48 @@ class ScreeningRecipe:
 class OnnxNetwork:
     """A network in an ONNX file, on one thread.
 
+    Parameters
+    ----------
+    path : Path
+    recipe : ScreenerRecipe or int
+        What the card says of the network, against which it is checked; or the side of its input alone, in px.
+    data : bytes, optional
+        Content of the file, where it has been read already.
+
     Raises
     ------
     ModelError
         The file cannot be loaded, or does not take and give what a screener does.
     """
 
-    def __init__(self, path: Path, crop_px: int) -> None:
+    def __init__(self, path: Path, recipe: ScreenerRecipe | int, data: bytes | None = None) -> None:
+        try:
+            data = path.read_bytes() if data is None else data
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
+        check_onnx(data, str(path), recipe, BATCH)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises its own types, none of them public
             raise ModelError(f"{path}: cannot be loaded as an ONNX network ({error}).") from error
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or inputs[0].shape[1:] != [crop_px, crop_px, 1] or len(outputs) != 1:
-            raise ModelError(
-                f"{path}: does not take crops of {crop_px} px; the card and the network do not belong together."
-            )
-        self._input, self._crop_px = inputs[0].name, crop_px
+        self._input = self._session.get_inputs()[0].name
+        self._crop_px = recipe if isinstance(recipe, int) else recipe.crop_px
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Answers (n, 5) to crops (n, crop_px, crop_px, 1), float32."""
+        """Answers (n, 5) to crops (n, crop_px, crop_px, 1), float32; ModelError if the network cannot give them."""
         answers = [np.zeros((0, 5), np.float32)]
-        for start in range(0, len(crops), _BATCH):
-            part = crops[start : start + _BATCH]
-            batch = np.zeros((_BATCH, self._crop_px, self._crop_px, 1), np.float32)
+        for start in range(0, len(crops), BATCH):
+            part = crops[start : start + BATCH]
+            batch = np.zeros((BATCH, self._crop_px, self._crop_px, 1), np.float32)
             batch[: len(part)] = part
-            answers.append(self._session.run(None, {self._input: batch})[0][: len(part)])
+            try:
+                [answer] = self._session.run(None, {self._input: batch})
+            except Exception as error:  # as above
+                raise ModelError(f"The network cannot be used ({str(error).splitlines()[0]}).") from error
+            answers.append(answer[: len(part)])
         return np.concatenate(answers)
 
 

@@ -79,7 +79,10 @@ def _outline(where: str, annotation: dict[str, Any], shape: tuple[int, int] | No
 def _floats(where: str, values: Any) -> np.ndarray:
     if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
         raise LabelError(f"{where}: its coordinates are no list of numbers.")
-    return np.array(values, float)
+    try:
+        return np.array(values, float)
+    except OverflowError as error:
+        raise LabelError(f"{where}: a coordinate is too large for a number.") from error
 
 
 def _category_names(file: LabelFile, categories: Any) -> dict[Any, str]:

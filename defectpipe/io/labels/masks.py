@@ -76,13 +76,16 @@ def _tiff(file: LabelFile, shape: tuple[int, int]) -> np.ndarray:
         page = tiff.pages[0]
         if len(tiff.pages) > 1:
             raise LabelError(f"{file.name}: {len(tiff.pages)} pages; a mask has one.")
-        _check_size(file, (page.shape[0], page.shape[1]), shape)
+        _check_size(file, (page.imagelength, page.imagewidth), shape)
+        if page.samplesperpixel > 4 or page.imagedepth > 1 or page.dtype is None:
+            raise LabelError(f"{file.name}: {page.samplesperpixel} channels; a mask has one.")
         return np.asarray(page.asarray())
 
 
 def _picture(file: LabelFile, shape: tuple[int, int]) -> np.ndarray:
     # The size is known before anything is decoded; a palette's indices are the values.
-    with Image.open(io.BytesIO(file.data)) as picture:
+    # Only what the names of masks can mean: Pillow would hand some formats to other programs.
+    with Image.open(io.BytesIO(file.data), formats=("PNG", "BMP", "GIF")) as picture:
         _check_size(file, (picture.height, picture.width), shape)
         return np.asarray(picture).astype(np.int64)
 

@@ -16,6 +16,7 @@ from defectpipe.io.labels.outlines import CORNER_PX, Outline, ellipse_outline, p
 from defectpipe.io.labels.sources import LabelFile
 
 _MAX_ROI_BYTES = 2**24
+_MAX_ZIP_BYTES = 2**28
 _MAX_ROIS = 100_000
 _ASPECT_RATIO_OFFSET = 52
 _AREAS = (ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
@@ -48,17 +49,23 @@ def _entries(file: LabelFile) -> list[tuple[str, bytes]]:
         return [(file.path.name, file.data)]
     try:
         with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            if len(infos) > _MAX_ROIS or any(info.file_size > _MAX_ROI_BYTES for info in infos):
+            infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
+            sizes = [info.file_size for info in infos]
+            # Reading ends where an entry's stated size does, so that nothing can be larger than it says.
+            if len(infos) > _MAX_ROIS or max(sizes, default=0) > _MAX_ROI_BYTES or sum(sizes) > _MAX_ZIP_BYTES:
                 raise LabelError(f"{file.name}: too large for a zip of ROIs.")
             for info in infos:
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise LabelError(f"{file.name}: it is packed in a way that ImageJ does not use; save it again.")
                 path = PurePosixPath(info.filename.replace("\\", "/"))
                 if path.is_absolute() or ".." in path.parts:
                     raise LabelError(f"{file.name}: the entry '{info.filename[:80]}' leaves the zip; refused.")
                 if path.suffix.lower() != ".roi":
                     raise LabelError(f"{file.name}: the entry '{info.filename[:80]}' is no ImageJ ROI.")
             return [(info.filename, archive.read(info)) for info in infos]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except LabelError:
+        raise
+    except Exception as error:  # a damaged zip makes zipfile and zlib raise what they like
         raise LabelError(f"{file.name}: cannot be read as a zip ({error}).") from error
 
 

@@ -59,6 +59,9 @@ class LabelFile:
     def data(self) -> bytes:
         """The bytes; LabelError if unreadable or too large."""
         try:
+            # A pipe or a device would never end.
+            if self.path.exists() and not self.path.is_file():
+                raise LabelError(f"{self.name}: it is no regular file.")
             size = self.path.stat().st_size
             if size > MAX_BYTES:
                 raise LabelError(f"{self.name}: {size} bytes are too many for a label file.")

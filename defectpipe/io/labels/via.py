@@ -116,7 +116,10 @@ def _outline(where: str, shape: dict[str, Any], label: str) -> Outline:
 def _value(where: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise LabelError(f"{where}: a coordinate is missing or no number.")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise LabelError(f"{where}: a coordinate is too large for a number.") from error
 
 
 def _label(attributes: Any) -> str:

@@ -25,7 +25,7 @@ def read(file: LabelFile, shape: tuple[int, int]) -> list[Outline]:
                 f"{where}: YOLO rows hold a class with a box of 4 numbers or a polygon of 6, 8, …; "
                 f"this one has {len(values)} numbers."
             )
-        if not (values[0] >= 0 and values[0] == int(values[0])):
+        if not (values[0] >= 0 and values[0] % 1 == 0):
             raise LabelError(f"{where}: the class {values[0]:g} is not 0, 1, 2, …")
         label = names.get(int(values[0]), str(int(values[0])))
         points = np.array(values[1:]).reshape(-1, 2) * (width, height)
@@ -39,6 +39,7 @@ def read(file: LabelFile, shape: tuple[int, int]) -> list[Outline]:
 
 def _class_names(file: LabelFile) -> dict[int, str]:
     place = file.path.parent / CLASS_NAMES
-    if not place.is_file() or place == file.path:
+    # A link could lead out of the folder.
+    if not place.is_file() or place.is_symlink() or place == file.path:
         return {}
     return {i: line.strip() for i, line in enumerate(LabelFile(place).text.splitlines()) if line.strip()}

@@ -46,6 +46,22 @@ class Frame:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What a header says of frames of one size: nothing of their pixels is read.
+
+    Parameters
+    ----------
+    n_frames, height, width : int
+    stated : tuple of StatedSize
+    """
+
+    n_frames: int
+    height: int
+    width: int
+    stated: tuple[StatedSize, ...] = ()
+
+
 def check_claim(n_frames: int, height: int, width: int, max_pixels: int) -> None:
     """Refuse from the header what is empty, or would be too large to decode.
 

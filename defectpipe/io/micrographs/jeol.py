@@ -55,8 +55,9 @@ def read_jeol_text(path: Path, width_px: int) -> JeolText | None:
         return JeolText(None, magnification, (note,))
     bar_px = _number(fields.get("SM_MICRON_BAR", ""))
     marker = re.fullmatch(r"([0-9.]+)\s*(\D+)", fields.get("SM_MICRON_MARKER", ""))
-    if bar_px and marker:
-        size_nm = nanometres(float(marker[1]) / bar_px, marker[2])
+    length = _number(marker[1]) if marker else None
+    if bar_px and marker and length:
+        size_nm = nanometres(length / bar_px, marker[2])
         size = StatedSize("JEOL text file, scale bar", size_nm, size_nm) if size_nm is not None else None
         return JeolText(size, magnification, ())
     if magnification and full_width:

@@ -73,7 +73,7 @@ def read_pixel_sizes(root: Path, images: Iterable[str] = ()) -> dict[str, float]
 def _check_unique(path: Path, sizes: Mapping[str, float], images: Iterable[str]) -> None:
     meant: dict[str, str] = {}
     for image in images:
-        name = _entry_for(image, sizes)
+        name = entry_for(image, sizes)
         if name is None:
             continue
         other = meant.setdefault(name, image)
@@ -85,11 +85,12 @@ def _check_unique(path: Path, sizes: Mapping[str, float], images: Iterable[str])
 
 def given_size(image: str, pixel_sizes: Mapping[str, float] | None) -> float | None:
     """The entry for an image: of its relative path, else of its end, folder by folder, down to the file name."""
-    name = _entry_for(image, pixel_sizes or {})
+    name = entry_for(image, pixel_sizes or {})
     return None if name is None else (pixel_sizes or {})[name]
 
 
-def _entry_for(image: str, pixel_sizes: Mapping[str, float]) -> str | None:
+def entry_for(image: str, pixel_sizes: Mapping[str, float]) -> str | None:
+    """The name under which `pixel_sizes` holds an image; None if it does not."""
     parts = _normal(image).split("/")
     names = ("/".join(parts[first:]) for first in range(len(parts)))
     return next((name for name in names if name in pixel_sizes), None)

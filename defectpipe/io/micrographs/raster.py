@@ -6,15 +6,17 @@ without an error where a file is cut short, hence the walk through its structure
 
 from __future__ import annotations
 
+import mmap
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import imagecodecs
 import numpy as np
 
 from defectpipe.errors import MicrographError
-from defectpipe.io.micrographs.frames import Frame, check_claim
+from defectpipe.io.micrographs.frames import Claim, Frame, check_claim
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CUT_SHORT = "is cut short or damaged"
@@ -43,8 +45,7 @@ def read_raster(data: bytes, kind: str, max_pixels: int) -> list[Frame]:
     MicrographError
         Cut short, damaged, animated, or too large.
     """
-    height, width = {"png": _png_size, "jpeg": _jpeg_size, "bmp": _bmp_size}[kind](data)
-    check_claim(1, height, width, max_pixels)
+    height, width = _size(data, kind, max_pixels)
     # Neither decoder applies an EXIF orientation, so that labels fit.
     samples = imagecodecs.jpeg8_decode(data) if kind == "jpeg" else _through_opencv(data)
     if samples is None or samples.shape[:2] != (height, width):
@@ -52,6 +53,21 @@ def read_raster(data: bytes, kind: str, max_pixels: int) -> list[Frame]:
     if kind == "jpeg" and samples.ndim == 3 and samples.shape[2] == 4:
         raise MicrographError("it is a JPEG in print colours (CMYK), a micrograph is grey; save it in grey.")
     return [Frame(samples)]
+
+
+def raster_claim(path: Path, kind: str, max_pixels: int) -> Claim:
+    """What the file's structure claims; raises what `read_raster` would, as far as that shows without the pixels."""
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return Claim(1, *_size(data, kind, max_pixels, checksums=False))
+
+
+def _size(data: bytes | mmap.mmap, kind: str, max_pixels: int, checksums: bool = True) -> tuple[int, int]:
+    if kind == "png":
+        height, width = _png_size(data, checksums)
+    else:
+        height, width = {"jpeg": _jpeg_size, "bmp": _bmp_size}[kind](data)
+    check_claim(1, height, width, max_pixels)
+    return height, width
 
 
 def _through_opencv(data: bytes) -> np.ndarray | None:
@@ -62,7 +78,7 @@ def _through_opencv(data: bytes) -> np.ndarray | None:
     return samples[..., ::-1] if samples.shape[2] == 3 else samples[..., [2, 1, 0, 3]]
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
+def _png_size(data: bytes | mmap.mmap, checksums: bool) -> tuple[int, int]:
     position = len(PNG_SIGNATURE)
     size: tuple[int, int] | None = None
     while position + 12 <= len(data):
@@ -70,7 +86,10 @@ def _png_size(data: bytes) -> tuple[int, int]:
         end = position + 12 + length
         if end > len(data):
             break
-        if zlib.crc32(memoryview(data)[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+        if (
+            checksums
+            and zlib.crc32(memoryview(data)[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]
+        ):
             raise MicrographError(f"the PNG {_CUT_SHORT}: a checksum is wrong at byte {position}.")
         if name == b"IHDR" and length == 13:
             width, height = struct.unpack_from(">II", data, position + 8)
@@ -85,7 +104,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
     raise MicrographError(f"the PNG {_CUT_SHORT}: it ends after {len(data)} bytes.")
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
+def _jpeg_size(data: bytes | mmap.mmap) -> tuple[int, int]:
     position = 2
     size: tuple[int, int] | None = None
     while position + 4 <= len(data) and data[position] == 0xFF:
@@ -106,7 +125,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     raise MicrographError(f"the JPEG {_CUT_SHORT}: its end is missing after {len(data)} bytes.")
 
 
-def _bmp_size(data: bytes) -> tuple[int, int]:
+def _bmp_size(data: bytes | mmap.mmap) -> tuple[int, int]:
     if len(data) < 54:
         raise MicrographError(f"the BMP {_CUT_SHORT}: it ends after {len(data)} bytes.")
     start, header, width, height, _, bits, compression = struct.unpack_from("<I I i i H H I", data, 10)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from defectpipe.errors import MicrographError
@@ -16,10 +18,10 @@ from defectpipe.io.folder import (
 from defectpipe.io.micrographs.frames import Frame
 from defectpipe.io.micrographs.grey import to_grey
 from defectpipe.io.micrographs.pixel_sizes import calibrate, given_size
-from defectpipe.io.micrographs.raster import PNG_SIGNATURE, read_raster
-from defectpipe.io.micrographs.rosetta import count_microscope_frames, read_microscope
-from defectpipe.io.micrographs.tiff import count_tiff_frames, read_tiff
-from defectpipe.micrograph import Micrograph
+from defectpipe.io.micrographs.raster import PNG_SIGNATURE, raster_claim, read_raster
+from defectpipe.io.micrographs.rosetta import count_microscope_frames, microscope_claims, read_microscope
+from defectpipe.io.micrographs.tiff import count_tiff_frames, read_tiff, tiff_claims
+from defectpipe.micrograph import Calibration, Micrograph
 
 MAX_PIXELS = 2**30
 # The side of the detection window: in less, nothing can be found.
@@ -89,6 +91,78 @@ def read_micrographs(
     # A damaged file makes the decoders raise anything; whatever it was, it is this file's one error.
     except Exception as error:
         raise MicrographError(f"{name}: cannot be read ({type(error).__name__}: {_first_line(error)}).") from error
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an image file says.
+
+    Parameters
+    ----------
+    format : str
+        ``TIFF``, ``PNG``, ``JPEG``, ``BMP``, or the extension of a microscope's format, in capitals.
+    n_frames : int
+    height, width : int
+        Of the first frame, in px.
+    n_pixels : int
+        Over all frames.
+    calibration : Calibration or None
+        Of the first frame.
+    notes : tuple of str
+        Pixel sizes of the file that were overridden.
+    """
+
+    format: str
+    n_frames: int
+    height: int
+    width: int
+    n_pixels: int
+    calibration: Calibration | None
+    notes: tuple[str, ...]
+
+
+def read_header(
+    file: ImageFile | Path,
+    *,
+    image: str | None = None,
+    pixel_sizes: Mapping[str, float] | None = None,
+    pixel_size_nm: float | None = None,
+    max_pixels: int = MAX_PIXELS,
+    min_side_px: int = MIN_SIDE_PX,
+) -> Header:
+    """What an image file claims to hold, without its pixels; parameters as for `read_micrographs`.
+
+    Raises
+    ------
+    MicrographError
+        As `read_micrographs`, as far as the header shows it: damaged pixels and colour show only in reading.
+    """
+    path, name = _path_and_name(file, image)
+    try:
+        kind = _kind_of(path)
+        if kind == "tiff":
+            claims = tiff_claims(path, max_pixels)
+        elif kind == "microscope":
+            claims = microscope_claims(path, max_pixels)
+        else:
+            claims = [raster_claim(path, kind, max_pixels)]
+        given = given_size(name, pixel_sizes)
+        sizes = []
+        for claim in claims:
+            _check_side(claim.height, claim.width, min_side_px)
+            sizes.append(calibrate(claim.stated, given, pixel_size_nm))
+    except MicrographError as error:
+        raise MicrographError(f"{name}: {error}") from error
+    except Exception as error:
+        raise MicrographError(f"{name}: cannot be read ({type(error).__name__}: {_first_line(error)}).") from error
+    return Header(
+        path.suffix.lstrip(".").upper() if kind == "microscope" else kind.upper(),
+        sum(claim.n_frames for claim in claims),
+        claims[0].height,
+        claims[0].width,
+        sum(math.prod((claim.n_frames, claim.height, claim.width)) for claim in claims),
+        *sizes[0],
+    )
 
 
 def count_frames(file: ImageFile | Path) -> int:
@@ -189,8 +263,7 @@ def _micrograph(
     min_side_px: int,
 ) -> Micrograph:
     height, width = frame.samples.shape[:2]
-    if min(height, width) < min_side_px:
-        raise MicrographError(f"{height} × {width} px are too few; each side needs {min_side_px} px.")
+    _check_side(height, width, min_side_px)
     pixels, value_notes = to_grey(frame.samples, colour)
     calibration, size_notes = calibrate(frame.stated, given_nm, argument_nm)
     return Micrograph(
@@ -203,6 +276,11 @@ def _micrograph(
         magnification=frame.magnification,
         notes=(*notes, *frame.notes, *value_notes, *size_notes),
     )
+
+
+def _check_side(height: int, width: int, min_side_px: int) -> None:
+    if min(height, width) < min_side_px:
+        raise MicrographError(f"{height} × {width} px are too few; each side needs {min_side_px} px.")
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 
 from defectpipe.errors import MicrographError
 from defectpipe.io.micrographs.dm import check_dm
-from defectpipe.io.micrographs.frames import Frame, StatedSize, check_claim
+from defectpipe.io.micrographs.frames import Claim, Frame, StatedSize, check_claim
+from defectpipe.io.micrographs.hdf5 import check_hdf5
 from defectpipe.io.micrographs.units import is_reciprocal, nanometres
 
 _READER_OF_SUFFIX = {
@@ -28,6 +29,9 @@ _READER_OF_SUFFIX = {
 _MRC_BYTES_PER_PX = {0: 1, 1: 2, 2: 4, 4: 8, 6: 2, 12: 2}
 # The extended header of Thermo Fisher's tomography software has a pixel size of its own.
 _FEI_HEADER_BYTES = 128 * 1024
+_SER_SPECTRA = 0x4120
+# More than any header of a few dimensions with their names has.
+_SER_HEAD_BYTES = 2**16
 
 
 def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
@@ -49,21 +53,38 @@ def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
         No image in it (spectra, diffraction patterns, four dimensions), too large, or rosettasciio is not installed.
     """
     images, left_out = _images_of(path)
-    claimed = 0
-    for image in images:
-        *outer, height, width = image["data"].shape
-        claimed += math.prod(outer) * height * width
-        check_claim(math.prod(outer), height, width, max_pixels)
-        check_claim(claimed, 1, 1, max_pixels)
+    _check_claims(images, max_pixels)
     frames: list[Frame] = []
     for image in images:
         samples = _samples(image["data"])
+        if len(samples) != math.prod(image["data"].shape[:-2]):
+            raise MicrographError("the file is cut short or damaged: frames that its header names are not in it.")
         stated, size_notes = _stated_sizes(image["axes"], path)
         title = _title(image)
         notes = (*size_notes, *left_out, *((f"detector: {title}",) if len(images) > 1 and title else ()))
         modality, magnification = _instrument(image.get("metadata", {}))
         frames.extend(Frame(one, stated, modality, magnification, notes) for one in samples)
     return frames
+
+
+def microscope_claims(path: Path, max_pixels: int) -> list[Claim]:
+    """What the header claims, image by image; raises what `read_microscope` would, as far as the header shows it."""
+    images, _left_out = _images_of(path)
+    _check_claims(images, max_pixels)
+    claims = []
+    for image in images:
+        *outer, height, width = image["data"].shape
+        claims.append(Claim(math.prod(outer), height, width, _stated_sizes(image["axes"], path)[0]))
+    return claims
+
+
+def _check_claims(images: list[dict[str, Any]], max_pixels: int) -> None:
+    claimed = 0
+    for image in images:
+        *outer, height, width = image["data"].shape
+        claimed += math.prod(outer) * height * width
+        check_claim(math.prod(outer), height, width, max_pixels)
+        check_claim(claimed, 1, 1, max_pixels)
 
 
 def count_microscope_frames(path: Path) -> int:
@@ -99,6 +120,10 @@ def _load(path: Path) -> list[dict[str, Any]]:
         check_dm(path)
     if name == "mrc":
         _check_mrc(_mrc_header(path), path.stat().st_size)
+    if name == "emd":
+        check_hdf5(path)
+    if suffix == ".ser":
+        _check_ser(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Lazy: the shape is known, and can be refused, before anything is allocated.
@@ -166,6 +191,33 @@ def _check_mrc(header: bytes, file_bytes: int) -> None:
             f"the MRC is cut short or damaged: its header claims {sections} frames of {height} × {width} px, "
             f"the file has {file_bytes} bytes."
         )
+
+
+def _check_ser(path: Path) -> None:
+    # The reader takes counts and sizes as they stand.
+    file_bytes = path.stat().st_size
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(_SER_HEAD_BYTES)
+            version, kind = struct.unpack_from("<HI", head, 4)
+            word = "Q" if version > 0x210 else "I"
+            n_elements, n_valid, place, n_dimensions = struct.unpack_from(f"<2I{word}I", head, 14)
+            # Each element has an offset, each dimension 32 bytes and its names.
+            needed = max(place, 8 * n_elements, 8 * n_valid, 32 * n_dimensions)
+            position = 26 + struct.calcsize(word)
+            for _ in range(n_dimensions if needed <= file_bytes else 0):
+                for fixed in (24, 0):
+                    position += fixed + 4 + struct.unpack_from("<I", head, position + fixed)[0]
+            needed = max(needed, position)
+            if needed <= file_bytes:
+                stream.seek(place)
+                stream.seek(*struct.unpack(f"<{word}", stream.read(struct.calcsize(word))))
+                sides = ("<I", 22) if kind == _SER_SPECTRA else ("<2I", 42)
+                needed = max(1, n_valid) * math.prod(struct.unpack_from(sides[0], stream.read(50), sides[1]))
+    except struct.error as error:
+        raise MicrographError(f"the SER is cut short or damaged: it ends after {file_bytes} bytes.") from error
+    if needed > file_bytes:
+        raise MicrographError("the SER is cut short or damaged: its counts do not fit in it.")
 
 
 def _mrc_states_size(header: bytes) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +14,11 @@ import numpy as np
 import tifffile
 
 from defectpipe.errors import MicrographError
-from defectpipe.io.micrographs.frames import Frame, check_claim
+from defectpipe.io.micrographs.frames import Claim, Frame, check_claim
 from defectpipe.io.micrographs.tiff_tags import stated_by_tags
 
 # tifffile logs these and goes on with the frames that are left.
+_LARGE_TILE_PX = 2**24
 _SIGNS_OF_DAMAGE = ("page offset", "corrupted", "failed to reshape", "series raised")
 
 
@@ -39,20 +42,12 @@ def read_tiff(path: Path, max_pixels: int) -> list[Frame]:
         Cut short, damaged, too large, or with channels of unknown meaning.
     """
     with _open(path) as tif:
-        all_series = _series(tif)
-        claimed = 0
-        for series in all_series.values():
-            n_frames, height, width = _extent(series)
-            claimed += n_frames * height * width
-            check_claim(n_frames, height, width, max_pixels)
-            check_claim(claimed, 1, 1, max_pixels)
-            _check_complete(series, path.stat().st_size)
+        all_series = _checked_series(tif, path, max_pixels)
         tags = stated_by_tags(tif, path)
         frames = []
         for index, series in all_series.items():
             stated = tags.of_series(index)
             page = series.keyframe
-            _check_channels(page)
             turned = page.tags.valueof("Orientation", default=1) != 1
             notes = (*tags.notes, *(("TIFF orientation tag not applied",) if turned else ()))
             for samples in _frames_of(series):
@@ -65,6 +60,27 @@ def count_tiff_frames(path: Path) -> int:
     """Number of frames, from the header."""
     with _open(path) as tif:
         return sum(_extent(series)[0] for series in _series(tif).values())
+
+
+def tiff_claims(path: Path, max_pixels: int) -> list[Claim]:
+    """What the header claims, series by series; raises what `read_tiff` would, as far as the header shows it."""
+    with _open(path) as tif:
+        all_series = _checked_series(tif, path, max_pixels)
+        tags = stated_by_tags(tif, path)
+        return [Claim(*_extent(series), tags.of_series(index)) for index, series in all_series.items()]
+
+
+def _checked_series(tif: tifffile.TiffFile, path: Path, max_pixels: int) -> dict[int, Any]:
+    all_series = _series(tif)
+    claimed = 0
+    for series in all_series.values():
+        n_frames, height, width = _extent(series)
+        claimed += n_frames * height * width
+        check_claim(n_frames, height, width, max_pixels)
+        check_claim(claimed, 1, 1, max_pixels)
+        _check_complete(series, path.stat().st_size)
+        _check_channels(series.keyframe)
+    return all_series
 
 
 @contextmanager
@@ -83,6 +99,8 @@ def _open(path: Path) -> Iterator[tifffile.TiffFile]:
     try:
         # An OME set of several files would pull in its neighbours; each file is an image of its own here.
         with tifffile.TiffFile(path, _multifile=False) as tif:
+            if len(tif.pages) and tif.is_ome and re.search("<!(DOCTYPE|ENTITY)", tif.ome_metadata or ""):
+                raise MicrographError("its OME metadata define entities, which no microscope writes.")
             if not len(tif.pages) or not tif.series:
                 raise MicrographError("the TIFF is cut short or damaged: it holds no page.")
             if damage:
@@ -112,6 +130,10 @@ def _extent(series: Any) -> tuple[int, int, int]:
 
 
 def _check_complete(series: Any, file_bytes: int) -> None:
+    tile_px = math.prod(series.keyframe.tile or ())
+    # A tile may be larger than a small picture; one of the decoders allocates what its size says.
+    if tile_px > max(_LARGE_TILE_PX, 4 * series.keyframe.imagelength * series.keyframe.imagewidth):
+        raise MicrographError(f"the TIFF is damaged: its tiles claim {tile_px} px each.")
     if series.dataoffset is not None and series.dataoffset + series.nbytes > file_bytes:
         raise MicrographError(
             f"the TIFF is cut short: its pixels need {series.nbytes} bytes, the file has {file_bytes} in all."
