@@ -107,7 +107,8 @@ class Plan:
         parts: dict[str, Any] = {"stage": stage, "algorithm": ANALYSIS_VERSION[stage]}
         pixel_size = self.pixel_size_of(image)
         if stage == "candidates":
-            parts |= {"image": self.hashes[image], "model": self.model.sha256} | self._settings("detection")
+            parts |= {"image": self.hashes[image], "model": self.model.sha256}
+            parts |= self._settings("reading") | self._settings("tiling") | self._settings("detection")
             if self.model.uses_pixel_size:
                 parts["pixel_size"] = pixel_size
         elif stage == "screening":
