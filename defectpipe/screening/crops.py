@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 NORMALISE_SIGMA_PX = 32.0
-_NORMALISE_FLOOR = 25.0  # grey levels squared: keeps the noise of a flat field from being blown up
+NORMALISE_FLOOR = 25.0  # grey levels squared: keeps the noise of a flat field from being blown up
 MAX_LEVELS = 5
 # A crop pixel covers at most this many pixels of the pyramid level that it is sampled from.
 MAX_STRIDE = 1.5
@@ -34,7 +34,7 @@ def normalise(grey: np.ndarray) -> np.ndarray:
     sigma = NORMALISE_SIGMA_PX / 4
     mean = cv2.GaussianBlur(cv2.resize(values, small, interpolation=cv2.INTER_AREA), (0, 0), sigma)
     square = cv2.GaussianBlur(cv2.resize(values * values, small, interpolation=cv2.INTER_AREA), (0, 0), sigma)
-    scale = 0.5 / np.sqrt(np.maximum(square - mean * mean, 0) + _NORMALISE_FLOOR)
+    scale = 0.5 / np.sqrt(np.maximum(square - mean * mean, 0) + NORMALISE_FLOOR)
     mean, scale = (cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in (mean, scale))
     return np.clip((values - mean) * scale, -2, 2)
 
