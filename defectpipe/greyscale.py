@@ -35,6 +35,27 @@ class PixelSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class ArrayPixels:
+    """An array as a `PixelSource`."""
+
+    pixels: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """See `PixelSource`."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """See `PixelSource`."""
+        return self.pixels.dtype
+
+    def region(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        """See `PixelSource`."""
+        return self.pixels[y0:y1, x0:x1]
+
+
 @dataclass(frozen=True)
 class GreyScale:
     """A linear stretch to 8 bit.
@@ -157,6 +178,16 @@ def summarise(source: PixelSource, rows: tuple[int, int], left_out: tuple[Rectan
     else:
         scale = GreyScale(values["lowest"], values["highest"], missing)
     return ValueSummary(n_all - n, values["lowest"], values["highest"], scale)
+
+
+def is_constant(source: PixelSource) -> bool:
+    """Whether all pixels hold the same value; looks no further than the first that differs."""
+    first = source.region(0, 1, 0, 1)[0, 0]
+    n_rows = max(1, _BLOCK_PX // source.shape[1])
+    for y0 in range(0, source.shape[0], n_rows):
+        if not (source.region(y0, min(y0 + n_rows, source.shape[0]), 0, source.shape[1]) == first).all():
+            return False
+    return True
 
 
 def _select(

@@ -8,7 +8,19 @@ from functools import cached_property
 import numpy as np
 
 from defectpipe.errors import MicrographError
-from defectpipe.greyscale import GreyScale, PixelSource, Rectangle, ValueSummary, scale_of_array, summarise
+from defectpipe.greyscale import (
+    ArrayPixels,
+    GreyScale,
+    PixelSource,
+    Rectangle,
+    ValueSummary,
+    is_constant,
+    scale_of_array,
+    summarise,
+)
+
+# Of larger images, percentiles are counted out, not sorted: the same ones, with less memory.
+_SORTED_PX = 2**24
 
 
 @dataclass(frozen=True)
@@ -105,14 +117,13 @@ class Micrograph:
 
     @cached_property
     def values(self) -> ValueSummary:
-        """Range, pixels without data and normalisation of the pixels that stay in their file, from passes over them."""
-        assert not isinstance(self.pixels, np.ndarray)
-        return summarise(self.pixels, self.analysed_rows, self.left_out)
+        """Range, pixels without data and normalisation, from passes over the pixels that need little memory."""
+        return summarise(self._source, self.analysed_rows, self.left_out)
 
     @cached_property
     def scale(self) -> GreyScale:
         """The one normalisation to 8 bit that every stage starts from: see `grey8`."""
-        if not isinstance(self.pixels, np.ndarray):
+        if not isinstance(self.pixels, np.ndarray) or self.pixels.size > _SORTED_PX:
             return self.values.scale
         first, end = self.analysed_rows
         mask = np.zeros(self.analysed_shape, bool) if self.left_out else None
@@ -121,11 +132,13 @@ class Micrograph:
         return scale_of_array(self.pixels[first:end], mask)
 
     @property
+    def _source(self) -> PixelSource:
+        return ArrayPixels(self.pixels) if isinstance(self.pixels, np.ndarray) else self.pixels
+
+    @property
     def is_constant(self) -> bool:
         """Whether all pixels hold the same value."""
-        if isinstance(self.pixels, np.ndarray):
-            return bool(self.pixels.size and (self.pixels == self.pixels.flat[0]).all())
-        return self.values.n_missing == 0 and self.values.lowest == self.values.highest
+        return min(self.shape) > 0 and is_constant(self._source)
 
     def grey8(self) -> np.ndarray:
         """Grey values as 8 bit, of the whole image.
