@@ -111,9 +111,11 @@ class Micrograph:
 
     @property
     def analysed_area_px2(self) -> float:
-        """Area of what is analysed: without strips, and without what is `left_out`."""
+        """Area of what is analysed: without strips, what is `left_out`, and pixels without data."""
         height, width = self.analysed_shape
-        return float(height * width - sum((y1 - y0) * (x1 - x0) for y0, y1, x0, x1 in self.left_out))
+        hidden = sum((y1 - y0) * (x1 - x0) for y0, y1, x0, x1 in self.left_out)
+        missing = self.values.n_missing - hidden if self.pixels.dtype.kind == "f" else 0
+        return float(height * width - hidden - missing)
 
     @cached_property
     def values(self) -> ValueSummary:

@@ -235,9 +235,11 @@ def _summary_notes(micrograph: Micrograph) -> tuple[str, ...]:
     if isinstance(micrograph.pixels, np.ndarray) or micrograph.pixels.dtype == np.uint8:
         return ()
     values = micrograph.values
-    if values.n_missing == micrograph.analysed_area_px2:
+    height, width = micrograph.analysed_shape
+    hidden = sum((y1 - y0) * (x1 - x0) for y0, y1, x0, x1 in micrograph.left_out)
+    if values.n_missing == height * width:
         raise MicrographError("no pixel holds a finite value.")
-    missing = (missing_note(values.n_missing),) if values.n_missing else ()
+    missing = (missing_note(values.n_missing - hidden),) if values.n_missing > hidden else ()
     return (*missing, *((constant_note(values.lowest),) if values.lowest == values.highest else ()))
 
 
