@@ -122,7 +122,7 @@ def _strip_rows(band: np.ndarray, low: float, high: float, height: int) -> int:
     share = near.mean(1)
     # A line round the strip, or across it, has another value all along.
     line = np.array([_is_line(row, high - low) for row in band])
-    end = _end_of_strip(share >= _IN_TEXT, line, max(3, round(_THICKEST_LINE * height)))
+    end = _end_of_strip(share >= _IN_TEXT, line, np.median(band, 1), max(3, round(_THICKEST_LINE * height)))
     if end < least or end >= len(band):
         return 0
     inside, outside = share[:end][~line[:end]], share[end : end + 6]
@@ -139,14 +139,14 @@ def _strip_rows(band: np.ndarray, low: float, high: float, height: int) -> int:
     return end if good else 0
 
 
-def _end_of_strip(flat: np.ndarray, line: np.ndarray, thickest: int) -> int:
+def _end_of_strip(flat: np.ndarray, line: np.ndarray, grey: np.ndarray, thickest: int) -> int:
     """The first row that is neither flat nor one of a few that make a line: a black picture is no line."""
     n_lines = 0
     for row in range(len(flat)):
         if flat[row]:
             n_lines = 0
         elif line[row]:
-            n_lines += 1
+            n_lines = n_lines + 1 if n_lines and grey[row] == grey[row - 1] else 1
             if n_lines > thickest:
                 return row + 1 - n_lines
         else:
