@@ -10,7 +10,7 @@ import numpy as np
 
 LOW_PERCENT, HIGH_PERCENT = 0.1, 99.9
 # Pixels that are converted, or counted, at once.
-_BLOCK_PX = 2**22
+_BLOCK_PX = 2**20
 _DIGIT_BITS = 16
 
 # First row, end row, first column, end column.

@@ -14,7 +14,7 @@ Read = Callable[[int, int, int, int], np.ndarray]
 LARGE_FRAME_PX = 2048
 _MAX_BINNING = 16
 # Pixels that are reduced at once.
-_BLOCK_PX = 2**24
+_BLOCK_PX = 2**22
 
 
 def binning(shape: tuple[int, int], pixel_size_nm: float | None, working_pixel_size_nm: float | None) -> int:

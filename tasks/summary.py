@@ -76,6 +76,7 @@ def closing_lines(session: Session, summary: dict[str, Any]) -> list[str]:
     unit = "nm" if pooled.get("mean_diameter_nm") is not None else "px"
     if pooled.get(f"mean_diameter_{unit}") is not None:
         lines.append(f"mean diameter {_with_interval(pooled, f'mean_diameter_{unit}', unit)}")
+    if pooled.get(f"std_diameter_{unit}") is not None:
         lines.append(f"std of the diameters {_with_interval(pooled, f'std_diameter_{unit}', unit)}")
     if pooled.get("areal_density_per_m2") is not None:
         lines.append(f"areal density {_with_interval(pooled, 'areal_density_per_m2', 'per m²')}")

@@ -207,12 +207,11 @@ print(json.dumps({"beyond": beyond, "n_loops": int(row["n_loops"]), "status": ro
 
 
 def test_memory_is_bounded_by_the_tiles_not_by_the_image(field: np.ndarray, tmp_path: Path) -> None:
-    side = 5120
+    side = 4608
     doubled = cv2.resize(field, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR).astype(np.uint16) * 16
     large = np.full((side, side), 16 * int(np.median(field)), np.uint16)
-    # Loops here and there, so that all stages have something to do; most of it is cheap.
-    for y, x in ((0, 0), (3400, 3000)):
-        large[y : y + 1536, x : x + 2048] = doubled
+    # Loops in one place, so that all stages have something to do; the rest is cheap.
+    large[3000:4536, 2400:4448] = doubled
     for name, pixels in (("small", doubled), ("large", large)):
         (tmp_path / name).mkdir()
         options = {"tile": (512, 512), "compression": "zlib", "photometric": "minisblack"}
@@ -225,7 +224,7 @@ def test_memory_is_bounded_by_the_tiles_not_by_the_image(field: np.ndarray, tmp_
     assert said.returncode == 0, said.stderr
     found = json.loads(said.stdout.splitlines()[-1])
     assert found["status"] == "ok"
-    assert found["n_loops"] >= 10
-    # Held whole, its 26 million pixels would take 210 MB in the numbers of the percentiles alone.
+    assert found["n_loops"] >= 5
+    # Held whole, its 21 million pixels would take 170 MB in the numbers of the percentiles alone, and more after that.
     assert found["beyond"] < 150e6
     assert (tmp_path / "large-defects" / "overlays" / "a.tif.jpg").is_file()
