@@ -26,6 +26,8 @@ _THICKEST_LINE = 0.008
 # Part of a strip that is text or lines.
 _INK = (0.004, 0.4)
 _SAME_VALUE = 0.012
+# A scale of upright marks has at least so many, a text so many letters.
+_LEAST_MARKS, _LEAST_LETTERS = 9, 3
 _STRONG = 0.25
 
 
@@ -172,9 +174,10 @@ def _scale_bar(band: np.ndarray, low: float, high: float, shape: tuple[int, int]
         if n > 20_000:
             # Saturated noise all over.
             continue
-        bars = [part for part in stats[1:] if _is_bar(part, shape) and _stands_out(mask, part)]
+        parts = stats[1:]
+        bars = [part for part in parts if _is_bar(part, shape) and _stands_out(mask, part)] or _combs(parts, shape)
         if len(bars) == 1:
-            return _with_text(bars[0], stats[1:], band.shape, shape)
+            return _with_text(bars[0], parts, band.shape, shape)
     return None
 
 
@@ -182,6 +185,24 @@ def _is_bar(part: np.ndarray, shape: tuple[int, int]) -> bool:
     _x, _y, w, h, area = (int(value) for value in part)
     long = max(20, 0.04 * shape[1]) <= w <= 0.7 * shape[1]
     return long and 2 <= h <= max(4, 0.03 * shape[0]) and w >= 6 * h and area >= 0.97 * w * h
+
+
+def _combs(parts: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
+    """Scales of upright marks, all alike and evenly spaced, as `_is_bar` takes parts: the whole of each."""
+    upright = (parts[:, 2] <= max(4, 0.006 * shape[1])) & (parts[:, 3] >= 2 * parts[:, 2])
+    solid = parts[:, 4] >= 0.9 * parts[:, 2] * parts[:, 3]
+    marks = parts[upright & solid & (parts[:, 3] <= 0.04 * shape[0])]
+    found = []
+    for y in np.unique(marks[:, 1]):
+        row = marks[marks[:, 1] == y]
+        row = row[np.argsort(row[:, 0])]
+        steps = np.diff(row[:, 0])
+        # The first and the last may be longer.
+        if len(row) >= _LEAST_MARKS and steps.min() >= 5 and steps.max() - steps.min() <= 2:
+            x, height = row[0, 0], row[:, 3].max()
+            width = row[-1, 0] + row[-1, 2] - x
+            found.append(np.array([x, y, width, height, width * height]))
+    return found
 
 
 def _stands_out(mask: np.ndarray, part: np.ndarray) -> bool:
@@ -210,6 +231,10 @@ def _with_text(bar: np.ndarray, parts: np.ndarray, limits: tuple[int, ...], shap
                 letters.pop(k)
                 grown = True
                 break
+    # More text in the same line, further away.
+    line = [p for p in letters if p[1] >= box[0] - 2 and p[1] + p[3] <= box[1] + 2]
+    if len(line) >= _LEAST_LETTERS:
+        box[2], box[3] = min(box[2], *(p[0] for p in line)), max(box[3], *(p[0] + p[2] for p in line))
     margin = max(3, round(0.004 * shape[0]))
     return (
         int(max(0, box[0] - margin)),
