@@ -114,8 +114,15 @@ class Micrograph:
         """Area of what is analysed: without strips, what is `left_out`, and pixels without data."""
         height, width = self.analysed_shape
         hidden = sum((y1 - y0) * (x1 - x0) for y0, y1, x0, x1 in self.left_out)
-        missing = self.values.n_missing - hidden if self.pixels.dtype.kind == "f" else 0
-        return float(height * width - hidden - missing)
+        if self.pixels.dtype.kind != "f":
+            return float(height * width - hidden)
+        if not isinstance(self.pixels, np.ndarray):
+            return float(height * width - self.values.n_missing)
+        first, end = self.analysed_rows
+        seen = np.isfinite(self.pixels[first:end])
+        for y0, y1, x0, x1 in self.left_out:
+            seen[y0 - first : y1 - first, x0:x1] = False
+        return float(np.count_nonzero(seen))
 
     @cached_property
     def values(self) -> ValueSummary:
