@@ -60,7 +60,7 @@ bench-speed: setup
 
 ## peak memory and seams of an image of 30,000 × 30,000 px: make bench-large SIDE=10000 for a smaller one
 bench-large: setup
-	$(BIN)/python benchmarks/large_image.py $(SIDE) $(BITS)
+	$(BIN)/python benchmarks/large_image.py $(or $(SIDE),30000) $(or $(BITS),8)
 
 ## the worst image of each family, drawn; real images, so the folder is ignored by git
 pictures-fecral: setup
