@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-many run test setup lint types arrows format requirements clean
+.PHONY: train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -65,6 +65,10 @@ bench-fecral: setup
 ## CPU time over that of a published cascade: make bench-speed CASCADE=file.xml
 bench-speed: setup
 	$(BIN)/python benchmarks/fecral_speed.py $(CASCADE)
+
+## peak memory and seams of an image of 30,000 × 30,000 px: make bench-large SIDE=10000 for a smaller one
+bench-large: setup
+	$(BIN)/python benchmarks/large_image.py $(or $(SIDE),30000) $(or $(BITS),8)
 
 ## the worst image of each family, drawn; real images, so the folder is ignored by git
 pictures-fecral: setup

@@ -9,25 +9,36 @@ import pandas as pd
 
 from defectpipe.boxes import convert, touches_border
 from defectpipe.detection.scan import find_candidates
+from defectpipe.detection.tiles import find_candidates_by_tiles
 from defectpipe.io.tables import LOOP_COLUMNS
 from defectpipe.measurement import FloodSettings, measure
 from defectpipe.measurement.ellipse import BoxPrior
+from defectpipe.measurement.tiles import measure_by_tiles
 from defectpipe.micrograph import Micrograph
 from defectpipe.model import LoopModel
-from defectpipe.resolution import binning, from_working, reduce, to_working
+from defectpipe.resolution import Read, binning, from_working, reader_of_reduced, reduce, to_working
 from defectpipe.screening.screener import screen
+from defectpipe.screening.tiles import TiledCropSource
 from defectpipe.settings import Settings
 
 # Raised when a stage's figures change, so that results of an older version are computed again.
 ANALYSIS_VERSION = {"candidates": 1, "screening": 1, "measurement": 1}
 
 BOX_COLUMNS = ["x0_px", "y0_px", "x1_px", "y1_px"]
+# A loop whose box has more than this part in what is left out of the picture is not seen whole.
+_MOST_HIDDEN = 0.1
+
+
+def is_tiled(m: Micrograph, settings: Settings) -> bool:
+    """Whether an image is analysed tile by tile: it is too large to be held at once."""
+    height, width = m.analysed_shape
+    return height * width > settings.tiling.above_megapixels * 1e6
 
 
 def working_image(m: Micrograph, model: LoopModel) -> tuple[np.ndarray, int]:
-    """The 8-bit image that the model sees, and the factor by which it was reduced."""
-    factor = binning(m.shape, m.pixel_size_nm, model.working_pixel_size_nm)
-    return reduce(m.grey8(), factor), factor
+    """The 8-bit image that the model sees (what is analysed of it), and the factor by which it was reduced."""
+    factor = _factor(m, model)
+    return reduce(_grey8(m), factor), factor
 
 
 def detect_candidates(m: Micrograph, model: LoopModel, settings: Settings) -> pd.DataFrame:
@@ -38,11 +49,19 @@ def detect_candidates(m: Micrograph, model: LoopModel, settings: Settings) -> pd
     DataFrame
         Columns `BOX_COLUMNS` and ``detection_score``; square boxes in px of the micrograph.
     """
-    grey, factor = working_image(m, model)
+    factor = _factor(m, model)
+    height, width = (n // factor for n in m.analysed_shape)
     per_megapixel = settings.detection.max_candidates_per_megapixel or model.max_candidates
-    limit = max(20, math.ceil(per_megapixel * grey.size / 1e6))
-    boxes, scores = find_candidates(grey, model.cascade, model.scan, limit)
-    return pd.DataFrame(from_working(boxes, factor), columns=BOX_COLUMNS).assign(detection_score=scores)
+    limit = max(20, math.ceil(per_megapixel * height * width / 1e6))
+    if is_tiled(m, settings):
+        read, tiling = _working_reader(m, factor), settings.tiling
+        boxes, scores = find_candidates_by_tiles(
+            read, (height, width), model.cascade, model.scan, limit, tiling.tile_px, tiling.offset_px
+        )
+    else:
+        boxes, scores = find_candidates(working_image(m, model)[0], model.cascade, model.scan, limit)
+    found = pd.DataFrame(_of_picture(from_working(boxes, factor), m), columns=BOX_COLUMNS)
+    return _visible(found.assign(detection_score=scores), m)
 
 
 def screen_candidates(m: Micrograph, candidates: pd.DataFrame, model: LoopModel, settings: Settings) -> pd.DataFrame:
@@ -54,16 +73,23 @@ def screen_candidates(m: Micrograph, candidates: pd.DataFrame, model: LoopModel,
         Columns `BOX_COLUMNS` (in the model's box convention), ``detection_score``, ``screening_score`` and ``kept``:
         whether the score reaches the threshold. Of each loop only the best candidate is listed.
     """
-    grey, factor = working_image(m, model)
-    working = to_working(candidates[BOX_COLUMNS].to_numpy(float), factor)
-    found = screen(grey, working, model.network, model.seen, model.screening)
+    factor = _factor(m, model)
+    working = to_working(_of_analysed(candidates[BOX_COLUMNS].to_numpy(float), m), factor)
+    if is_tiled(m, settings):
+        height, width = (n // factor for n in m.analysed_shape)
+        tiling = settings.tiling
+        crops = TiledCropSource(_working_reader(m, factor), (height, width), tiling.tile_px, tiling.offset_px)
+        found = screen(crops, working, model.network, model.seen, model.screening)
+    else:
+        found = screen(working_image(m, model)[0], working, model.network, model.seen, model.screening)
     threshold = model.threshold if settings.screening.threshold is None else settings.screening.threshold
-    boxes = clip(from_working(found.boxes, factor), m.shape)
-    return pd.DataFrame(boxes, columns=BOX_COLUMNS).assign(
+    boxes = _of_picture(clip(from_working(found.boxes, factor), m.analysed_shape), m)
+    table = pd.DataFrame(boxes, columns=BOX_COLUMNS).assign(
         detection_score=candidates["detection_score"].to_numpy(float)[found.candidates],
         screening_score=found.scores,
         kept=found.scores >= threshold,
     )
+    return _visible(table, m)
 
 
 def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, settings: Settings) -> pd.DataFrame:
@@ -76,21 +102,33 @@ def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, setti
     """
     kept = screened[screened["kept"]]
     boxes = kept[BOX_COLUMNS].to_numpy(float)
-    tight = clip(convert(boxes, model.box_convention, "tight"), m.shape)
+    local = _of_analysed(boxes, m)
+    tight = clip(convert(local, model.box_convention, "tight"), m.analysed_shape)
     flood = FloodSettings(prior=BoxPrior(log_side=model.box_spread))
-    ellipses = measure(m.grey8(), tight, polarity=model.polarity, settings=flood)
+    if is_tiled(m, settings):
+        ellipses = measure_by_tiles(
+            _reader(m),
+            m.analysed_shape,
+            tight,
+            polarity=model.polarity,
+            settings=flood,
+            tile_px=2 * settings.tiling.tile_px,
+            offset_px=settings.tiling.offset_px,
+        )
+    else:
+        ellipses = measure(_grey8(m), tight, polarity=model.polarity, settings=flood)
     size = math.nan if m.pixel_size_nm is None else m.pixel_size_nm
     table = pd.DataFrame(
         {
             "x_px": ellipses["x_px"],
-            "y_px": ellipses["y_px"],
+            "y_px": ellipses["y_px"] + m.analysed_rows[0],
             **{column: boxes[:, i] for i, column in enumerate(BOX_COLUMNS)},
             **{c: ellipses[c] for c in ("diameter_px", "minor_px", "angle_deg", "area_px2", "feret_px")},
             "equivalent_diameter_px": ellipses["equivalent_diameter_px"],
             "diameter_nm": ellipses["diameter_px"] * size,
             "minor_nm": ellipses["minor_px"] * size,
             "area_nm2": ellipses["area_px2"] * size**2,
-            "on_edge": touches_border(boxes, m.shape, settings.measurement.border_margin_px),
+            "on_edge": touches_border(local, m.analysed_shape, settings.measurement.border_margin_px),
             "detection_score": kept["detection_score"].to_numpy(float),
             "screening_score": kept["screening_score"].to_numpy(float),
             "fit_quality": ellipses["fit_quality"],
@@ -105,3 +143,44 @@ def clip(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Boxes cut to an image of `shape` (height, width); its border runs half a pixel beyond the outer pixel centres."""
     limits = np.array([shape[1], shape[0], shape[1], shape[0]]) - 0.5
     return np.clip(boxes, -0.5, limits)
+
+
+def _factor(m: Micrograph, model: LoopModel) -> int:
+    return binning(m.shape, m.pixel_size_nm, model.working_pixel_size_nm)
+
+
+def _grey8(m: Micrograph) -> np.ndarray:
+    return m.grey8_region(*m.analysed_rows, 0, m.shape[1])
+
+
+def _reader(m: Micrograph) -> Read:
+    """Any part of what is analysed of a micrograph."""
+    top = m.analysed_rows[0]
+    return lambda y0, y1, x0, x1: m.grey8_region(top + y0, top + y1, x0, x1)
+
+
+def _working_reader(m: Micrograph, factor: int) -> Read:
+    """Any part of what `working_image` would be."""
+    return reader_of_reduced(_reader(m), factor)
+
+
+def _of_picture(boxes: np.ndarray, m: Micrograph) -> np.ndarray:
+    """Coordinates of what is analysed as coordinates of the whole picture."""
+    return boxes + np.array([0.0, m.analysed_rows[0], 0.0, m.analysed_rows[0]])
+
+
+def _of_analysed(boxes: np.ndarray, m: Micrograph) -> np.ndarray:
+    """The inverse of `_of_picture`."""
+    return boxes - np.array([0.0, m.analysed_rows[0], 0.0, m.analysed_rows[0]])
+
+
+def _visible(table: pd.DataFrame, m: Micrograph) -> pd.DataFrame:
+    """Without the boxes that what is left out of the picture hides in part."""
+    boxes = table[BOX_COLUMNS].to_numpy(float)
+    area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-9)
+    seen = np.ones(len(table), bool)
+    for y0, y1, x0, x1 in m.left_out:
+        wide = np.minimum(boxes[:, 2], x1 - 0.5) - np.maximum(boxes[:, 0], x0 - 0.5)
+        high = np.minimum(boxes[:, 3], y1 - 0.5) - np.maximum(boxes[:, 1], y0 - 0.5)
+        seen &= np.clip(wide, 0, None) * np.clip(high, 0, None) <= _MOST_HIDDEN * area
+    return table if seen.all() else table[seen].reset_index(drop=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 CONVENTIONS = ("tight", "padded")
+# From so many boxes on, comparing neighbours only is worth the loading of a compiler.
+_CROWD = 5_000
 
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -42,6 +44,10 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, limit: i
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     b = np.asarray(boxes, float).reshape(-1, 4)[order]
+    if len(b) >= _CROWD:
+        from defectpipe.greedy import suppress_crowd
+
+        return order[suppress_crowd(np.ascontiguousarray(b), max_overlap, len(b) if limit is None else max(1, limit))]
     area = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
     alive = np.ones(len(b), bool)
     kept: list[int] = []
@@ -106,6 +112,35 @@ def ellipse_bounds(
     half_w = 0.5 * np.hypot(major * c, minor * s)
     half_h = 0.5 * np.hypot(major * s, minor * c)
     return np.stack([x - half_w, y - half_h, x + half_w, y + half_h], 1)
+
+
+def group_by_tile(boxes: np.ndarray, tile_px: int, offset_px: int = 0, most: int | None = None) -> list[np.ndarray]:
+    """Boxes by the tile that their centre lies in.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (n, 4)
+    tile_px : int
+        Side of the tiles.
+    offset_px : int
+        Shift of their grid along both axes.
+    most : int, optional
+        Groups of more boxes are split.
+
+    Returns
+    -------
+    list of ndarray of int
+        Indices of the boxes of each tile that has any, tiles in reading order.
+    """
+    if not len(boxes):
+        return []
+    tiles = np.floor(((boxes[:, :2] + boxes[:, 2:]) / 2 - offset_px) / tile_px).astype(np.int64)
+    order = np.lexsort((tiles[:, 0], tiles[:, 1]))
+    changes = np.flatnonzero((np.diff(tiles[order], axis=0) != 0).any(1)) + 1
+    groups = np.split(order, changes)
+    if most is None:
+        return groups
+    return [group[start : start + most] for group in groups for start in range(0, len(group), most)]
 
 
 def _resized(boxes: np.ndarray, side: np.ndarray) -> np.ndarray:

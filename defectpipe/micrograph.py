@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from defectpipe.errors import MicrographError
+from defectpipe.greyscale import (
+    ArrayPixels,
+    GreyScale,
+    PixelSource,
+    Rectangle,
+    ValueSummary,
+    is_constant,
+    scale_of_array,
+    summarise,
+)
+
+# Of larger images, percentiles are counted out, not sorted: the same ones, with less memory.
+_SORTED_PX = 2**24
 
 
 @dataclass(frozen=True)
@@ -36,8 +50,9 @@ class Micrograph:
 
     Parameters
     ----------
-    pixels : ndarray, shape (height, width)
-        Grey values at their full depth, any real dtype. NaN and infinite values mark pixels without data.
+    pixels : ndarray or PixelSource, shape (height, width)
+        Grey values at their full depth, any real dtype. NaN and infinite values mark pixels without data. Of a very
+        large image they may stay in the file.
     image : str
         Path relative to the input folder, with ``/``, extension kept: the image's name in every table.
     frame : int
@@ -52,9 +67,13 @@ class Micrograph:
         As the file states it.
     notes : tuple of str
         What the reader did that a user should know (alpha channel dropped, contrast inverted ...).
+    rows : tuple of int or None
+        First and end row of what is analysed, where strips at the top or bottom (a data bar) are left out; None: all.
+    left_out : tuple of Rectangle
+        Parts of the picture (y0, y1, x0, x1; ends excluded) that are not analysed: a scale bar drawn in it.
     """
 
-    pixels: np.ndarray
+    pixels: np.ndarray | PixelSource
     image: str
     frame: int = 0
     calibration: Calibration | None = None
@@ -62,9 +81,11 @@ class Micrograph:
     modality: str | None = None
     magnification: float | None = None
     notes: tuple[str, ...] = field(default=())
+    rows: tuple[int, int] | None = None
+    left_out: tuple[Rectangle, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.pixels.ndim != 2:
+        if len(self.pixels.shape) != 2:
             raise MicrographError(f"{self.image}: a frame has two axes, this one has shape {self.pixels.shape}.")
 
     @property
@@ -77,28 +98,83 @@ class Micrograph:
         """Pixel size in nm, None when unknown."""
         return None if self.calibration is None else self.calibration.pixel_size_nm
 
+    @property
+    def analysed_rows(self) -> tuple[int, int]:
+        """First and end row of what is analysed."""
+        return (0, self.shape[0]) if self.rows is None else self.rows
+
+    @property
+    def analysed_shape(self) -> tuple[int, int]:
+        """Height and width of what is analysed, in px: without strips at the top or bottom."""
+        first, end = self.analysed_rows
+        return end - first, self.shape[1]
+
+    @property
+    def analysed_area_px2(self) -> float:
+        """Area of what is analysed: without strips, what is `left_out`, and pixels without data."""
+        height, width = self.analysed_shape
+        hidden = sum((y1 - y0) * (x1 - x0) for y0, y1, x0, x1 in self.left_out)
+        if self.pixels.dtype.kind != "f":
+            return float(height * width - hidden)
+        if not isinstance(self.pixels, np.ndarray):
+            return float(height * width - self.values.n_missing)
+        first, end = self.analysed_rows
+        seen = np.isfinite(self.pixels[first:end])
+        for y0, y1, x0, x1 in self.left_out:
+            seen[y0 - first : y1 - first, x0:x1] = False
+        return float(np.count_nonzero(seen))
+
+    @cached_property
+    def values(self) -> ValueSummary:
+        """Range, pixels without data and normalisation, from passes over the pixels that need little memory."""
+        return summarise(self._source, self.analysed_rows, self.left_out)
+
+    @cached_property
+    def scale(self) -> GreyScale:
+        """The one normalisation to 8 bit that every stage starts from: see `grey8`."""
+        if not isinstance(self.pixels, np.ndarray) or self.pixels.size > _SORTED_PX:
+            return self.values.scale
+        first, end = self.analysed_rows
+        mask = np.zeros(self.analysed_shape, bool) if self.left_out else None
+        for y0, y1, x0, x1 in self.left_out:
+            mask[y0 - first : y1 - first, x0:x1] = True  # type: ignore[index]
+        return scale_of_array(self.pixels[first:end], mask)
+
+    @property
+    def _source(self) -> PixelSource:
+        return ArrayPixels(self.pixels) if isinstance(self.pixels, np.ndarray) else self.pixels
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all pixels hold the same value."""
+        return min(self.shape) > 0 and is_constant(self._source)
+
     def grey8(self) -> np.ndarray:
-        """Grey values as 8 bit: the one normalisation that every stage starts from.
+        """Grey values as 8 bit, of the whole image.
 
         8-bit images are taken as they are. Others are stretched linearly from their 0.1 to their 99.9 percentile of
-        finite pixels; pixels without data take the median. A constant image becomes 0 everywhere.
+        finite pixels that are analysed; pixels without data, or left out, take the median. A constant image becomes 0
+        everywhere.
 
         Returns
         -------
         ndarray of uint8, shape (height, width)
         """
-        if self.pixels.dtype == np.uint8:
-            return self.pixels
-        # A damaged float can be a signalling NaN, of which NumPy warns in a cast.
-        with np.errstate(invalid="ignore"):
-            values = self.pixels.astype(np.float64)
-        finite = np.isfinite(values)
-        if not finite.any():
-            return np.zeros(self.shape, np.uint8)
-        low, high = np.percentile(values[finite], [0.1, 99.9])
-        if high <= low:
-            low, high = float(values[finite].min()), float(values[finite].max())
-        if high <= low:
-            return np.zeros(self.shape, np.uint8)
-        values[~finite] = np.median(values[finite])
-        return np.clip(np.rint((values - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
+        return self.grey8_region(0, self.shape[0], 0, self.shape[1])
+
+    def grey8_region(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        """Rows `y0` to `y1` and columns `x0` to `x1` (ends excluded) of `grey8`."""
+        if isinstance(self.pixels, np.ndarray):
+            values = self.pixels[y0:y1, x0:x1]
+        else:
+            values = self.pixels.region(y0, y1, x0, x1)
+        if values.dtype == np.uint8:
+            if not self.left_out:
+                return values
+            grey = values.copy()
+        else:
+            grey = self.scale.apply(values)
+        for top, bottom, left, right in self.left_out:
+            part = grey[max(0, top - y0) : max(0, bottom - y0), max(0, left - x0) : max(0, right - x0)]
+            part[:] = self.scale.apply(np.array([[self.scale.missing]]))[0, 0]
+        return grey

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
+
+# First row, end row, first column, end column (ends excluded) of an image to its pixels, uint8.
+Read = Callable[[int, int, int, int], np.ndarray]
 
 # Images of unknown pixel size are halved from this width or height on: so large a frame oversamples.
 LARGE_FRAME_PX = 2048
 _MAX_BINNING = 16
+# Pixels that are reduced at once.
+_BLOCK_PX = 2**22
 
 
 def binning(shape: tuple[int, int], pixel_size_nm: float | None, working_pixel_size_nm: float | None) -> int:
@@ -37,6 +44,23 @@ def reduce(grey: np.ndarray, factor: int) -> np.ndarray:
     height, width = (n // factor for n in grey.shape)
     cropped = grey[: height * factor, : width * factor]
     return cv2.resize(cropped, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def reader_of_reduced(read: Read, factor: int) -> Read:
+    """Reader of parts of what `reduce` makes of an image, from a reader of parts of the image."""
+    if factor == 1:
+        return read
+
+    def read_reduced(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        result = np.empty((y1 - y0, x1 - x0), np.uint8)
+        n_rows = max(1, _BLOCK_PX // (max(1, x1 - x0) * factor**2))
+        for start in range(y0, y1, n_rows):
+            end = min(start + n_rows, y1)
+            block = read(start * factor, end * factor, x0 * factor, x1 * factor)
+            result[start - y0 : end - y0] = reduce(block, factor)
+        return result
+
+    return read_reduced
 
 
 def to_working(boxes: np.ndarray, factor: int) -> np.ndarray:

@@ -12,6 +12,49 @@ from defectpipe.errors import SettingsError
 
 
 @dataclass(frozen=True)
+class ReadingSettings:
+    """How image files are read.
+
+    Parameters
+    ----------
+    colour : str
+        What becomes of a picture in colour: ``refuse``, or ``luminance`` (0.299 R + 0.587 G + 0.114 B).
+    max_pixels : int
+        A file whose header claims more pixels, over all its frames, is refused.
+    data_bar : str
+        ``leave_out``: a burnt-in strip of data at the top or bottom, or a scale bar in the picture, is looked for, and
+        not analysed. ``keep``: nothing is looked for.
+    crop_top_px, crop_bottom_px : int
+        Rows of every image that are not analysed; where one is given, no strip is looked for at all.
+    """
+
+    colour: str = "refuse"
+    max_pixels: int = 2**30
+    data_bar: str = "leave_out"
+    crop_top_px: int = 0
+    crop_bottom_px: int = 0
+
+
+@dataclass(frozen=True)
+class TilingSettings:
+    """How large images are analysed: tile by tile, so that memory is bounded; the tiles do not show in the results.
+
+    Parameters
+    ----------
+    above_megapixels : float
+        Images of more are tiled; TIFFs in tiles, strips or plain rows then stay in their file.
+    tile_px : int
+        Side of a tile at the resolution that the model works at.
+    offset_px : int
+        Shift of the grid of tiles, by which it can be checked that it makes no difference.
+    """
+
+    above_megapixels: float = 64.0
+    tile_px: int = 2048
+    offset_px: int = 0
+
+
+@dataclass(frozen=True)
 class DetectionSettings:
     """Candidates of the cascade. None: as the model's card says."""
 
@@ -47,15 +90,26 @@ class StatisticsSettings:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """Convention of box labels: ``auto`` (padded for ``y1 x1 y2 x2`` text, else tight), ``tight`` or ``padded``."""
+    """How labels are read.
+
+    Parameters
+    ----------
+    box_convention : str
+        Of boxes: ``auto`` (padded for ``y1 x1 y2 x2`` text, else tight), ``tight`` or ``padded``.
+    clip : bool
+        Whether boxes that reach out of their image are cut at its border, and counted, instead of refused.
+    """
 
     box_convention: str = "auto"
+    clip: bool = False
 
 
 @dataclass(frozen=True)
 class Settings:
     """All settings; the sections are independent, so that a change makes only its own stage stale."""
 
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
+    tiling: TilingSettings = field(default_factory=TilingSettings)
     detection: DetectionSettings = field(default_factory=DetectionSettings)
     screening: ScreeningSettings = field(default_factory=ScreeningSettings)
     measurement: MeasurementSettings = field(default_factory=MeasurementSettings)
@@ -105,14 +159,34 @@ class Settings:
         return cls.from_dict(values, str(path))
 
 
+_CHOICES = {
+    "labels.box_convention": ("auto", "tight", "padded"),
+    "reading.colour": ("refuse", "luminance"),
+    "reading.data_bar": ("leave_out", "keep"),
+}
+# Whole numbers, with the least that makes sense.
+_AT_LEAST = {
+    "reading.max_pixels": 1,
+    "reading.crop_top_px": 0,
+    "reading.crop_bottom_px": 0,
+    "tiling.tile_px": 64,
+    "tiling.offset_px": 0,
+}
+
+
 def _check(where: str, name: str, value: Any, default: Any) -> None:
     if isinstance(default, str):
         good = isinstance(value, str)
+    elif isinstance(default, bool):
+        good = isinstance(value, bool)
     elif default is None:
         good = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     else:
         good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good:
         raise SettingsError(f"{where}: '{name}' cannot be {value!r}.")
-    if name == "labels.box_convention" and value not in ("auto", "tight", "padded"):
-        raise SettingsError(f"{where}: '{name}' is auto, tight or padded, not {value!r}.")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        *others, last = _CHOICES[name]
+        raise SettingsError(f"{where}: '{name}' is {', '.join(others)} or {last}, not {value!r}.")
+    if name in _AT_LEAST and not (isinstance(value, int) and value >= _AT_LEAST[name]):
+        raise SettingsError(f"{where}: '{name}' is a whole number from {_AT_LEAST[name]}, not {value!r}.")

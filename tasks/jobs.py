@@ -105,15 +105,26 @@ def fail(job: StageJob, reason: str, surprise: str = "", seconds: float = 0.0) -
     return Outcome(reason, surprise)
 
 
-def read_frames(file: ImageFile, image: str, pixel_size: tuple[float, str] | None) -> list[Micrograph]:
-    """All frames of an image, calibrated as the run says."""
+def read_frames(job: StageJob) -> list[Micrograph]:
+    """All frames of an image, read and calibrated as the run says."""
     from defectpipe.io.micrographs import read_micrographs
 
-    if pixel_size is None:
-        return read_micrographs(file, image=image)
-    if pixel_size[1] == "argument":
-        return read_micrographs(file, image=image, pixel_size_nm=pixel_size[0])
-    return read_micrographs(file, image=image, pixel_sizes={image: pixel_size[0]})
+    argument, given = None, None
+    if job.pixel_size is not None:
+        value, source = job.pixel_size
+        argument, given = (value, None) if source == "argument" else (None, {job.image: value})
+    reading = job.settings.reading
+    return read_micrographs(
+        job.file,
+        image=job.image,
+        pixel_sizes=given,
+        pixel_size_nm=argument,
+        colour=reading.colour,
+        max_pixels=reading.max_pixels,
+        data_bar=reading.data_bar,
+        crop_px=(reading.crop_top_px, reading.crop_bottom_px),
+        in_file_above_px=int(job.settings.tiling.above_megapixels * 1e6),
+    )
 
 
 def _compute(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -124,7 +135,7 @@ def _compute(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     above = None if job.upstream is None else read_parquet(job.upstream.table)
     model = _model(job.model, job.model_sha256)
     tables, facts = [], []
-    for m in read_frames(job.file, job.image, job.pixel_size):
+    for m in read_frames(job):
         part = None if above is None else above[above["frame"] == m.frame].drop(columns="frame").reset_index(drop=True)
         table = _stage_function(job.stage)(m, part, model, job.settings)
         tables.append(table.assign(frame=m.frame))
@@ -150,6 +161,8 @@ def _stage_function(stage: str) -> Callable[..., pd.DataFrame]:
 
 def _facts(m: Micrograph) -> dict[str, Any]:
     """What the tables say of a frame, so that nothing has to read the image again to write them."""
+    import numpy as np
+
     return {
         "frame": m.frame,
         "height_px": m.shape[0],
@@ -158,7 +171,10 @@ def _facts(m: Micrograph) -> dict[str, Any]:
         "pixel_size_source": m.calibration.source if m.calibration else "",
         "magnification": m.magnification,
         "notes": list(m.notes),
-        "constant": bool(m.pixels.size and (m.pixels == m.pixels.flat[0]).all()),
+        "constant": m.is_constant,
+        "analysed_shape_px": list(m.analysed_shape),
+        "analysed_area_px2": m.analysed_area_px2,
+        "grey_range": None if m.pixels.dtype == np.uint8 else [m.scale.low, m.scale.high],
     }
 
 

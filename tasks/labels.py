@@ -22,6 +22,7 @@ class Labels:
     unmatched_labels: Sequence[str]
     unlabelled_images: Sequence[str]
     errors: Mapping[str, str]
+    n_clipped: int
     convention_note: str
     frame: int
 
@@ -60,10 +61,17 @@ def read_labels(plan: Plan) -> Labels | None:
         shapes,
         label_format=plan.label_format,
         box_convention=plan.settings.labels.box_convention,
+        clip=plan.settings.labels.clip,
     )
     failed = set(plan.images) - {image for image, _shape in shapes}
     stems = {image.rsplit(".", 1)[0] for image in failed}
     unmatched = [name for name in found.unmatched_labels if name.rsplit(".", 1)[0] not in stems | failed]
     return Labels(
-        found.experts, unmatched, found.unlabelled_images, found.errors, found.convention_note, LABELLED_FRAME
+        experts=found.experts,
+        unmatched_labels=unmatched,
+        unlabelled_images=found.unlabelled_images,
+        errors=found.errors,
+        n_clipped=found.n_clipped,
+        convention_note=found.convention_note,
+        frame=LABELLED_FRAME,
     )

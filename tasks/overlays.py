@@ -168,7 +168,7 @@ def _draw_frames(job: OverlayJob, pictures: Sequence[Path]) -> None:
     if not pictures:
         return
     loops = loops_table(read_parquet(job.measured.result.table))
-    frames = read_frames(job.measured.file, job.measured.image, job.measured.pixel_size)
+    frames = read_frames(job.measured)
     for m, path in zip(frames, pictures, strict=True):
         write_overlay(
             path,

@@ -125,7 +125,8 @@ class Plan:
         parts: dict[str, Any] = {"stage": stage, "algorithm": ANALYSIS_VERSION[stage]}
         pixel_size = self.pixel_size_of(image)
         if stage == "candidates":
-            parts |= {"image": self.hashes[image]} | self._settings("detection")
+            parts |= {"image": self.hashes[image]}
+            parts |= self._settings("reading") | self._settings("tiling") | self._settings("detection")
             if image in self.companion_hashes:
                 parts["file beside the image"] = self.companion_hashes[image]
             if self.model.uses_pixel_size:

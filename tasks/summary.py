@@ -42,6 +42,7 @@ def summarise(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
         "pooled": pooled_summary(images, loops, plan.settings),
         "failed": dict(zip(failed["image"], failed["reason"], strict=True)),
         "skipped": dict(session.skipped),
+        "grey_range": _grey_ranges(plan),
         "without_pixel_size": sorted(set(good["image"][good["pixel_size_nm"].isna()])),
     }
     if plan.labels_dir is not None:
@@ -134,6 +135,17 @@ def _time(session: Session) -> dict[str, Any]:
         "seconds_per_image": round(sum(done) / len(done), 4) if done else None,
         "human_seconds_per_image": plan.settings.statistics.human_seconds_per_image,
     }
+
+
+def _grey_ranges(plan: Plan) -> dict[str, list[list[float] | None]]:
+    """Grey values that became 0 and 255, frame by frame, of the images that are not of 8 bit."""
+    found = {}
+    for image in plan.images:
+        stamp = read_stamp(plan.result("measurement", image).stamp)
+        ranges = [facts["grey_range"] for facts in stamp.frames] if stamp is not None else []
+        if any(limits is not None for limits in ranges):
+            found[image] = ranges
+    return found
 
 
 def _seconds_of(plan: Plan, image: str) -> float | None:

@@ -20,7 +20,7 @@ from tasks.stamps import Inputs, Stamp, digest, read_stamp, stale_because, write
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES_VERSION = 1
+TABLES_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings) -> dict
     """A row of ``images.csv`` for one frame."""
     from defectpipe.statistics.images import image_statistics
 
-    shape = (facts["height_px"], facts["width_px"])
+    height, width = facts["analysed_shape_px"]
     doubts = []
     if facts["constant"]:
         doubts.append("every pixel has the same value")
@@ -163,17 +163,18 @@ def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings) -> dict
         "frame": facts["frame"],
         "status": "review" if doubts else "ok",
         "reason": "; ".join([*doubts, *facts["notes"]]),
-        "height_px": shape[0],
-        "width_px": shape[1],
-        "analysed_area_px2": float(shape[0] * shape[1]),
+        "height_px": facts["height_px"],
+        "width_px": facts["width_px"],
+        "analysed_area_px2": facts["analysed_area_px2"],
         "pixel_size_nm": facts["pixel_size_nm"],
         "pixel_size_source": facts["pixel_size_source"],
         "magnification": facts["magnification"],
     } | image_statistics(
         loops,
-        shape,
+        (height, width),
         facts["pixel_size_nm"],
         settings.statistics,
+        analysed_area_px2=facts["analysed_area_px2"],
         border_margin_px=settings.measurement.border_margin_px,
     )
 

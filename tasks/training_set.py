@@ -72,12 +72,19 @@ def read_training_images(folder: TrainingFolder, label_format: str | None, setti
     from defectpipe.training import TrainingImage
 
     sizes = read_pixel_sizes(folder.root)
-    frames = {i: read_micrographs(file, image=i, pixel_sizes=sizes)[0] for i, file in folder.images.items()}
+    reading = settings.reading
+    frames = {
+        image: read_micrographs(
+            file, image=image, pixel_sizes=sizes, colour=reading.colour, max_pixels=reading.max_pixels
+        )[0]
+        for image, file in folder.images.items()
+    }
     found = read_label_folder(
         folder.labels,
         [(image, m.shape) for image, m in frames.items()],
         label_format=label_format,
         box_convention=settings.labels.box_convention,
+        clip=settings.labels.clip,
     )
     for what, names in (
         ("label files cannot be read", [f"{name} ({error})" for name, error in found.errors.items()]),

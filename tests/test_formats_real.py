@@ -164,7 +164,7 @@ def test_a_micrograph_with_coloured_annotation_is_refused(data_dir: Path) -> Non
 
 @pytest.mark.parametrize("name", ["sem-textures/C1-3_A_m06.tif", "formats/gpl/zeiss_example_sem.tif"])
 def test_a_grey_palette_is_read_as_another_reader_does(data_dir: Path, name: str) -> None:
-    (frame,) = read_micrographs(data_dir / name)
+    (frame,) = read_micrographs(data_dir / name, data_bar="keep")
     seen = cv2.imread(str(data_dir / name), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(np.dstack([frame.pixels] * 3), seen)
     assert frame.notes == ()

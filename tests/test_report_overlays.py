@@ -52,6 +52,32 @@ def test_size_is_readable_whatever_the_image(shape, height, width):
     assert (picture[:height] == 128).all()
 
 
+class Virtual:
+    """A grey image of 21,000 × 9,001 px with one black square, which counts the pixels that it is asked for at once."""
+
+    shape = (9001, 21000)
+    dtype = np.dtype(np.uint8)
+    most = 0
+
+    def region(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        self.most = max(self.most, (y1 - y0) * (x1 - x0))
+        part = np.full((y1 - y0, x1 - x0), 128, np.uint8)
+        part[max(0, 4000 - y0) : max(0, 5000 - y0), max(0, 15000 - x0) : max(0, 16500 - x0)] = 0
+        return part
+
+
+def test_a_very_large_image_is_reduced_as_it_is_read():
+    pixels = Virtual()
+    picture = draw_overlay(Micrograph(pixels, "a.tif"), loops_table())
+    scale = 2048 / 21000
+    height = round(9001 * scale)
+    assert picture.shape[1] == 2048
+    black = np.argwhere(picture[:height].max(-1) < 40)
+    np.testing.assert_allclose(black.min(0), [4000 * scale, 15000 * scale], atol=1.5)
+    np.testing.assert_allclose(black.max(0), [5000 * scale - 1, 16500 * scale - 1], atol=1.5)
+    assert 2**20 < pixels.most < 2**23
+
+
 @pytest.mark.parametrize("angle_deg", [0, 30, 90, 150])
 @pytest.mark.parametrize(("shape", "scale"), [((900, 1200), 1.0), ((450, 600), 1.28), ((3072, 4096), 0.5)])
 def test_ellipse_is_where_it_was_measured(shape, scale, angle_deg):

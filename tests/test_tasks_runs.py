@@ -100,11 +100,13 @@ def test_a_changed_image_is_computed_again_and_only_that(toy, source, output):
 @pytest.mark.parametrize(
     ("settings", "again"),
     [
+        ({"reading": {"crop_bottom_px": 5}}, STAGES),
+        ({"tiling": {"tile_px": 512}}, STAGES),
         ({"detection": {"max_candidates_per_megapixel": 99}}, STAGES),
         ({"screening": {"threshold": 0.65}}, ("screening", "measurement")),
         ({"measurement": {"border_margin_px": 3.0}}, ("measurement",)),
         ({"statistics": {"seed": 7}}, ()),
-        ({"labels": {"box_convention": "tight"}}, ()),
+        ({"labels": {"box_convention": "tight", "clip": True}}, ()),
     ],
 )
 def test_a_changed_setting_recomputes_what_depends_on_it(toy, source, output, tmp_path, settings, again):

@@ -55,12 +55,15 @@ def integral_windows(windows: np.ndarray) -> np.ndarray:
 
 @njit(inline="always")
 def lbp_code(p, base, o):  # type: ignore[no-untyped-def]
-    """Code of the feature with corner offsets `o`, for the window that starts at `base` of the flat integral `p`."""
+    """Code of the feature with corner offsets `o`, for the window that starts at `base` of the flat integral `p`.
+
+    The integral may have overflowed (it does above 8 to 30 megapixels): modulo 2³², every cell's sum is right.
+    """
     p5 = p[base + o[5]]
     p6 = p[base + o[6]]
     p9 = p[base + o[9]]
     p10 = p[base + o[10]]
-    centre = p5 - p6 - p9 + p10
+    centre = np.int32(p5 - p6 - p9 + p10)
     p1 = p[base + o[1]]
     p2 = p[base + o[2]]
     p4 = p[base + o[4]]
@@ -70,14 +73,14 @@ def lbp_code(p, base, o):  # type: ignore[no-untyped-def]
     p13 = p[base + o[13]]
     p14 = p[base + o[14]]
     return (
-        (p[base + o[0]] - p1 - p4 + p5 >= centre) * 128
-        | (p1 - p2 - p5 + p6 >= centre) * 64
-        | (p2 - p[base + o[3]] - p6 + p7 >= centre) * 32
-        | (p6 - p7 - p10 + p11 >= centre) * 16
-        | (p10 - p11 - p14 + p[base + o[15]] >= centre) * 8
-        | (p9 - p10 - p13 + p14 >= centre) * 4
-        | (p8 - p9 - p[base + o[12]] + p13 >= centre) * 2
-        | (p4 - p5 - p8 + p9 >= centre) * 1
+        (np.int32(p[base + o[0]] - p1 - p4 + p5) >= centre) * 128
+        | (np.int32(p1 - p2 - p5 + p6) >= centre) * 64
+        | (np.int32(p2 - p[base + o[3]] - p6 + p7) >= centre) * 32
+        | (np.int32(p6 - p7 - p10 + p11) >= centre) * 16
+        | (np.int32(p10 - p11 - p14 + p[base + o[15]]) >= centre) * 8
+        | (np.int32(p9 - p10 - p13 + p14) >= centre) * 4
+        | (np.int32(p8 - p9 - p[base + o[12]] + p13) >= centre) * 2
+        | (np.int32(p4 - p5 - p8 + p9) >= centre) * 1
     )
 
 

@@ -47,6 +47,17 @@ class ScanRecipe:
     max_overlap: float = 0.35
 
 
+@dataclass(frozen=True)
+class LevelPlan:
+    """Size of one level, and how often the blurred image is halved before the level is resampled from it."""
+
+    scale: float
+    n_halvings: int
+    height: int
+    width: int
+    step: int
+
+
 @dataclass(frozen=True, eq=False)
 class Level:
     """One level of the pyramid: `scale` image pixels for each of its own."""
@@ -72,20 +83,30 @@ def pyramid(image: np.ndarray, window_px: int, recipe: ScanRecipe) -> list[Level
     border = min(recipe.border_px, min(image.shape) - 1)
     octave = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REFLECT_101)
     octave = cv2.GaussianBlur(octave, (0, 0), recipe.blur_sigma_px)
-    size = octave.shape
-    levels = []
-    side, shrunk = recipe.min_side_px, 1.0
+    levels, n_halvings = [], 0
+    for plan in plan_levels((octave.shape[0], octave.shape[1]), window_px, recipe):
+        while n_halvings < plan.n_halvings:
+            octave = cv2.resize(octave, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            n_halvings += 1
+        pixels = cv2.resize(octave, (plan.width, plan.height), interpolation=cv2.INTER_LINEAR_EXACT)
+        levels.append(Level(plan.scale, pixels, plan.step))
+    return levels
+
+
+def plan_levels(size: tuple[int, int], window_px: int, recipe: ScanRecipe) -> list[LevelPlan]:
+    """The levels of an image of `size` (height and width, border included), finest first."""
+    plans = []
+    side, n_halvings = recipe.min_side_px, 0
     while side <= min(recipe.max_side_px, *size):
         scale = side / window_px
-        while scale / shrunk >= 2:
-            octave = cv2.resize(octave, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-            shrunk *= 2
+        while scale / 2**n_halvings >= 2:
+            n_halvings += 1
         width, height = round(size[1] / scale), round(size[0] / scale)
         if min(width, height) >= window_px:
-            pixels = cv2.resize(octave, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
-            levels.append(Level(scale, pixels, 2 if scale < recipe.coarse_step_below else 1))
+            step = 2 if scale < recipe.coarse_step_below else 1
+            plans.append(LevelPlan(scale, n_halvings, height, width, step))
         side *= recipe.level_factor
-    return levels
+    return plans
 
 
 def scan_level(cascade: Cascade, level: Level, step: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -98,8 +119,13 @@ def scan_level(cascade: Cascade, level: Level, step: int | None = None) -> tuple
     margins : ndarray of float32, shape (n,)
         Mean over the stages of the sum less the threshold.
     """
+    return scan_pixels(cascade, level.pixels, step or level.step)
+
+
+def scan_pixels(cascade: Cascade, pixels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `scan_level`, of a level or a part of it, uint8; windows start at multiples of `step`."""
     packed = cascade.packed
-    integral = cv2.integral(level.pixels)
+    integral = cv2.integral(pixels)
     offsets = corner_offsets(packed.features, integral.shape[1])
     return _scan(
         integral.ravel(),
@@ -110,12 +136,14 @@ def scan_level(cascade: Cascade, level: Level, step: int | None = None) -> tuple
         packed.first_stump,
         packed.tables,
         packed.thresholds,
-        step or level.step,
+        step,
         _MAX_HITS_PER_LEVEL,
     )
 
 
-def window_boxes(corners: np.ndarray, window_px: int, level: Level, recipe: ScanRecipe, shape: tuple) -> np.ndarray:
+def window_boxes(
+    corners: np.ndarray, window_px: int, level: Level | LevelPlan, recipe: ScanRecipe, shape: tuple
+) -> np.ndarray:
     """Square boxes of windows, in image px (`shape` is the image's height and width)."""
     border = min(recipe.border_px, min(shape) - 1)
     low = corners * level.scale - 0.5 - border
@@ -139,7 +167,13 @@ def find_candidates(
     scores : ndarray, shape (n,)
         Between 0 and 1, higher is better; only their order has a meaning.
     """
-    boxes, margins = raw_hits(image, cascade, recipe)
+    return best_hits(*raw_hits(image, cascade, recipe), recipe, max_candidates)
+
+
+def best_hits(
+    boxes: np.ndarray, margins: np.ndarray, recipe: ScanRecipe, max_candidates: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hits as `raw_hits` gives them, suppressed: what `find_candidates` returns."""
     kept = suppress(boxes, margins, recipe.max_overlap, max_candidates)
     return shrink(boxes[kept], recipe.context), 1 / (1 + np.exp(-margins[kept].astype(float)))
 

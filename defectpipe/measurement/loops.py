@@ -145,6 +145,11 @@ def rim_is_bright(image: np.ndarray, boxes: np.ndarray) -> bool:
 
     No boxes, or no contrast: False (bright-field is the rule).
     """
+    return rim_votes(image, boxes) > 0
+
+
+def rim_votes(image: np.ndarray, boxes: np.ndarray) -> float:
+    """Sum over the boxes of the rim's contrast in units of noise, positive for bright rims."""
     angles = PolarGrid().angles
     votes = 0.0
     for x0, y0, x1, y1 in boxes:
@@ -153,8 +158,8 @@ def rim_is_bright(image: np.ndarray, boxes: np.ndarray) -> bool:
         if not (inside[:3].any() and inside[3:].any()):
             continue
         rim, around = values[:3][inside[:3]], values[3:][inside[3:]]
-        votes += (rim.mean() - around.mean()) / (around.std() + rim.std() + 1.0)
-    return bool(votes > 0)
+        votes += float((rim.mean() - around.mean()) / (around.std() + rim.std() + 1.0))
+    return votes
 
 
 def _measure_box(image: np.ndarray, box: np.ndarray, bright: bool, s: FloodSettings) -> tuple:

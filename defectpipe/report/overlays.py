@@ -17,6 +17,7 @@ import pandas as pd
 from defectpipe import boxes as bx
 from defectpipe.io.files import write_atomic
 from defectpipe.micrograph import Micrograph
+from defectpipe.resolution import reader_of_reduced
 
 LOOP_COLOUR = (230, 159, 0)
 CANDIDATE_COLOUR = (204, 121, 167)
@@ -24,6 +25,8 @@ LABEL_COLOURS = ((86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0))
 
 SHORTEST_LONG_SIDE_PX, LONGEST_LONG_SIDE_PX = 768, 2048
 _NARROWEST_PX = 480
+# Images so many times as large as their picture are reduced by a whole factor as they are read.
+_REDUCED_FROM = 4
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SHIFT = 4
 _JPEG_QUALITY = 88
@@ -194,8 +197,15 @@ def _scale(shape: tuple[int, int]) -> float:
 
 
 def _background(micrograph: Micrograph, scale: float) -> np.ndarray:
-    grey = micrograph.grey8()
-    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
+    height, width = micrograph.shape
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    factor = int(1 / scale)
+    if factor >= _REDUCED_FROM:
+        # An image of this size may not fit into memory.
+        whole = (0, height // factor, 0, width // factor)
+        grey = reader_of_reduced(micrograph.grey8_region, factor)(*whole)
+    else:
+        grey = micrograph.grey8()
     grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     # Stretched for the eye only: weak contrast is common, and the picture measures nothing.
     low, high = np.percentile(grey, [0.2, 99.8])

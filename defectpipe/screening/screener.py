@@ -11,7 +11,7 @@ import onnxruntime
 
 from defectpipe.boxes import suppress
 from defectpipe.errors import ModelError
-from defectpipe.screening.crops import CropSource
+from defectpipe.screening.crops import Crops, CropSource
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.onnx_check import check_onnx
 from defectpipe.screening.samples import apply_targets
@@ -114,13 +114,13 @@ class Screened:
 
 
 def screen(
-    grey: np.ndarray, candidates: np.ndarray, network: Network, seen: ScreenerRecipe, recipe: ScreeningRecipe
+    grey: np.ndarray | Crops, candidates: np.ndarray, network: Network, seen: ScreenerRecipe, recipe: ScreeningRecipe
 ) -> Screened:
     """Judge candidates and correct their boxes, twice: the second look is on the corrected box and its mirror images.
 
     Parameters
     ----------
-    grey : ndarray of uint8, shape (height, width)
+    grey : ndarray of uint8, shape (height, width), or Crops
     candidates : ndarray, shape (n, 4)
     network : Network
     seen : ScreenerRecipe
@@ -131,7 +131,7 @@ def screen(
     Screened
         Every loop of probability `second_look_above` or more, whatever the threshold that it is used with.
     """
-    source = CropSource(grey)
+    source = CropSource(grey) if isinstance(grey, np.ndarray) else grey
     answers = _answers(source, candidates, network, seen)
     boxes, logits = apply_targets(candidates, answers[:, 1:]), answers[:, 0].astype(float)
     kept = suppress(boxes, logits, recipe.first_overlap)
@@ -152,18 +152,22 @@ def anchor(logits: np.ndarray) -> float:
     return float(np.sort(logits)[-_ANCHOR_LOOPS:].mean()) if len(logits) else 0.0
 
 
-def _answers(source: CropSource, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
-    return network(source.cut(boxes, seen.crop_px, seen.context)[..., None])
+def _answers(source: Crops, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
+    answers = np.empty((len(boxes), 5), np.float32)
+    for part in source.parts(boxes):
+        answers[part] = network(source.cut(boxes[part], seen.crop_px, seen.context)[..., None])
+    return answers
 
 
-def _mirrored_answers(source: CropSource, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
+def _mirrored_answers(source: Crops, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
     """Mean of the answers to each crop and its mirror images, turned back."""
-    crops = source.cut(boxes, seen.crop_px, seen.context)[..., None]
     total = np.zeros((len(boxes), 5), np.float32)
-    for x in (1, -1):
-        for y in (1, -1):
-            answers = network(np.ascontiguousarray(crops[:, ::y, ::x]))
-            total += answers * np.array([1, x, y, 1, 1], np.float32)
+    for part in source.parts(boxes):
+        crops = source.cut(boxes[part], seen.crop_px, seen.context)[..., None]
+        for x in (1, -1):
+            for y in (1, -1):
+                answers = network(np.ascontiguousarray(crops[:, ::y, ::x]))
+                total[part] += answers * np.array([1, x, y, 1, 1], np.float32)
     return total / 4
 
 

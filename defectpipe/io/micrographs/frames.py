@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from defectpipe.errors import MicrographError
+from defectpipe.greyscale import PixelSource
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,15 @@ class Frame:
 
     Parameters
     ----------
-    samples : ndarray, shape (height, width) or (height, width, channels)
-        Channels in the order red, green, blue, alpha, or grey, alpha.
+    samples : ndarray, shape (height, width) or (height, width, channels), or PixelSource
+        Channels in the order red, green, blue, alpha, or grey, alpha. Very large grey frames may stay in the file.
     stated : tuple of StatedSize
     modality : str or None
     magnification : float or None
     notes : tuple of str
     """
 
-    samples: np.ndarray
+    samples: np.ndarray | PixelSource
     stated: tuple[StatedSize, ...] = ()
     modality: str | None = None
     magnification: float | None = None

@@ -86,8 +86,18 @@ def _value_notes(pixels: np.ndarray) -> list[str]:
         n_missing = pixels.size - int(finite.sum())
         if n_missing == pixels.size:
             raise MicrographError("no pixel holds a finite value.")
-        notes.append(f"{n_missing} pixels without data (NaN or infinite) are masked")
+        notes.append(missing_note(n_missing))
         low, high = pixels[finite].min(), pixels[finite].max()
     if low == high:
-        notes.append(f"constant image: every pixel is {low:g}")
+        notes.append(constant_note(low))
     return notes
+
+
+def missing_note(n_missing: int) -> str:
+    """What is said of pixels without data."""
+    return f"{n_missing} pixels without data (NaN or infinite) are masked"
+
+
+def constant_note(value: float) -> str:
+    """What is said of an image whose pixels are all equal."""
+    return f"constant image: every pixel is {value:g}"

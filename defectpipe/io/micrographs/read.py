@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from defectpipe.errors import MicrographError
+from defectpipe.greyscale import PixelSource
 from defectpipe.io.folder import (
     MICROSCOPE_SUFFIXES,
     OTHER_SUFFIXES,
     SPECTRUM_SUFFIXES,
     ImageFile,
 )
+from defectpipe.io.micrographs.bars import Bars, find_bars
 from defectpipe.io.micrographs.frames import Frame
-from defectpipe.io.micrographs.grey import to_grey
+from defectpipe.io.micrographs.grey import constant_note, missing_note, to_grey
 from defectpipe.io.micrographs.pixel_sizes import calibrate, given_size
 from defectpipe.io.micrographs.raster import PNG_SIGNATURE, raster_claim, read_raster
 from defectpipe.io.micrographs.rosetta import count_microscope_frames, microscope_claims, read_microscope
@@ -43,6 +47,9 @@ def read_micrographs(
     colour: str = "refuse",
     max_pixels: int = MAX_PIXELS,
     min_side_px: int = MIN_SIDE_PX,
+    data_bar: str = "leave_out",
+    crop_px: tuple[int, int] = (0, 0),
+    in_file_above_px: int | None = None,
 ) -> list[Micrograph]:
     """Every frame of an image file, in the order of the file.
 
@@ -64,7 +71,13 @@ def read_micrographs(
     max_pixels : int
         Largest number of px, over all frames, that is read; more is refused from the header.
     min_side_px : int
-        Smallest side in px.
+        Smallest side in px, of what is analysed.
+    data_bar : {"leave_out", "keep"}
+        Whether a burnt-in strip of data, or a scale bar, is looked for, to be left out of the analysis (`find_bars`).
+    crop_px : tuple of int
+        Rows at the top and at the bottom that are left out instead of a strip that is looked for.
+    in_file_above_px : int, optional
+        Grey frames of more pixels stay in the file, where its format allows that; default: none.
 
     Returns
     -------
@@ -78,14 +91,31 @@ def read_micrographs(
     """
     if colour not in ("refuse", "luminance"):
         raise ValueError(f"colour is 'refuse' or 'luminance', not {colour!r}.")
+    if data_bar not in ("leave_out", "keep"):
+        raise ValueError(f"data_bar is 'leave_out' or 'keep', not {data_bar!r}.")
     path, name = _path_and_name(file, image)
     try:
-        frames, sha256, notes = _decode(path, max_pixels)
+        frames, sha256, notes = _decode(path, max_pixels, in_file_above_px)
         given = given_size(name, pixel_sizes)
-        return [
-            _micrograph(frame, name, index, sha256, notes, given, pixel_size_nm, colour, min_side_px)
-            for index, frame in enumerate(frames)
-        ]
+        found = []
+        for index, frame in enumerate(frames):
+            pixels, grey_notes = _grey(frame, colour, min_side_px)
+            left_out, bar_notes = _left_out(pixels, data_bar, crop_px, min_side_px)
+            calibration, size_notes = calibrate(frame.stated, given, pixel_size_nm)
+            micrograph = Micrograph(
+                pixels=pixels,
+                image=name,
+                frame=index,
+                calibration=calibration,
+                sha256=sha256,
+                modality=frame.modality,
+                magnification=frame.magnification,
+                rows=left_out.rows,
+                left_out=left_out.scale_bars,
+            )
+            notes_of_frame = (*notes, *frame.notes, *grey_notes, *_summary_notes(micrograph), *bar_notes, *size_notes)
+            found.append(replace(micrograph, notes=notes_of_frame))
+        return found
     except MicrographError as error:
         raise MicrographError(f"{name}: {error}") from error
     # A damaged file makes the decoders raise anything; whatever it was, it is this file's one error.
@@ -206,13 +236,13 @@ def _path_and_name(file: ImageFile | Path, image: str | None) -> tuple[Path, str
     return Path(file), image or Path(file).name
 
 
-def _decode(path: Path, max_pixels: int) -> tuple[list[Frame], str, tuple[str, ...]]:
+def _decode(path: Path, max_pixels: int, in_file_above_px: int | None) -> tuple[list[Frame], str, tuple[str, ...]]:
     kind = _kind_of(path)
     notes: tuple[str, ...] = ()
     if kind in _SUFFIX_OF_KIND and path.suffix.lower() not in _SUFFIX_OF_KIND[kind]:
         notes = (f"its content is {kind.upper()}, whatever its name says",)
     if kind == "tiff":
-        return read_tiff(path, max_pixels), sha256_of(path), notes
+        return read_tiff(path, max_pixels, in_file_above_px), sha256_of(path), notes
     if kind == "microscope":
         return read_microscope(path, max_pixels), sha256_of(path), notes
     data = path.read_bytes()
@@ -251,31 +281,38 @@ def _is_text(head: bytes) -> bool:
     return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
 
 
-def _micrograph(
-    frame: Frame,
-    image: str,
-    index: int,
-    sha256: str,
-    notes: tuple[str, ...],
-    given_nm: float | None,
-    argument_nm: float | None,
-    colour: str,
-    min_side_px: int,
-) -> Micrograph:
+def _grey(frame: Frame, colour: str, min_side_px: int) -> tuple[np.ndarray | PixelSource, tuple[str, ...]]:
     height, width = frame.samples.shape[:2]
     _check_side(height, width, min_side_px)
-    pixels, value_notes = to_grey(frame.samples, colour)
-    calibration, size_notes = calibrate(frame.stated, given_nm, argument_nm)
-    return Micrograph(
-        pixels=pixels,
-        image=image,
-        frame=index,
-        calibration=calibration,
-        sha256=sha256,
-        modality=frame.modality,
-        magnification=frame.magnification,
-        notes=(*notes, *frame.notes, *value_notes, *size_notes),
-    )
+    return to_grey(frame.samples, colour) if isinstance(frame.samples, np.ndarray) else (frame.samples, ())
+
+
+def _left_out(
+    pixels: np.ndarray | PixelSource, data_bar: str, crop_px: tuple[int, int], min_side_px: int
+) -> tuple[Bars, tuple[str, ...]]:
+    """What is left out of the analysis, and the notes that say so."""
+    height = pixels.shape[0]
+    if any(crop_px):
+        rows = (crop_px[0], height - crop_px[1])
+        if rows[1] - rows[0] < min_side_px:
+            raise MicrographError(f"of its {height} rows, {crop_px[0]} at the top and {crop_px[1]} below are cropped.")
+        left, right = f"{crop_px[0]} rows at the top", f"{crop_px[1]} at the bottom"
+        return Bars(rows, ()), (f"cropped as set: {left}, {right}",)
+    bars = Bars((0, height), ()) if data_bar == "keep" else find_bars(pixels)
+    return bars, bars.notes(height)
+
+
+def _summary_notes(micrograph: Micrograph) -> tuple[str, ...]:
+    """The notes that `to_grey` makes of values, for an image that stays in its file."""
+    if isinstance(micrograph.pixels, np.ndarray) or micrograph.pixels.dtype == np.uint8:
+        return ()
+    values = micrograph.values
+    height, width = micrograph.analysed_shape
+    hidden = sum((y1 - y0) * (x1 - x0) for y0, y1, x0, x1 in micrograph.left_out)
+    if values.n_missing == height * width:
+        raise MicrographError("no pixel holds a finite value.")
+    missing = (missing_note(values.n_missing - hidden),) if values.n_missing > hidden else ()
+    return (*missing, *((constant_note(values.lowest),) if values.lowest == values.highest else ()))
 
 
 def _check_side(height: int, width: int, min_side_px: int) -> None:

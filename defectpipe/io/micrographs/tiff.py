@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import tifffile
 
 from defectpipe.errors import MicrographError
 from defectpipe.io.micrographs.frames import Claim, Frame, check_claim
+from defectpipe.io.micrographs.paged import PagedImage, can_stay_in_file
 from defectpipe.io.micrographs.tiff_tags import stated_by_tags
 
 # tifffile logs these and goes on with the frames that are left.
@@ -22,7 +23,7 @@ _LARGE_TILE_PX = 2**24
 _SIGNS_OF_DAMAGE = ("page offset", "corrupted", "failed to reshape", "series raised")
 
 
-def read_tiff(path: Path, max_pixels: int) -> list[Frame]:
+def read_tiff(path: Path, max_pixels: int, in_file_above_px: int | None = None) -> list[Frame]:
     """Every frame of a TIFF: pages, planes and channels in the order of the file; reduced pages are left out.
 
     Parameters
@@ -30,6 +31,8 @@ def read_tiff(path: Path, max_pixels: int) -> list[Frame]:
     path : Path
     max_pixels : int
         A header that claims more is refused before anything is decoded.
+    in_file_above_px : int, optional
+        Grey frames of more pixels stay in the file, if its parts can be read one by one.
 
     Returns
     -------
@@ -50,6 +53,12 @@ def read_tiff(path: Path, max_pixels: int) -> list[Frame]:
             page = series.keyframe
             turned = page.tags.valueof("Orientation", default=1) != 1
             notes = (*tags.notes, *(("TIFF orientation tag not applied",) if turned else ()))
+            if in_file_above_px is not None and _stays_in_file(series, in_file_above_px):
+                seen_notes = _as_seen(np.zeros((1, 1), page.dtype), page)[1]
+                for one in series.pages:
+                    paged = PagedImage(path, one, _turned_round(page))
+                    frames.append(Frame(paged, stated, tags.modality, tags.magnification, (*notes, *seen_notes)))
+                continue
             for samples in _frames_of(series):
                 samples, seen_notes = _as_seen(samples, page)
                 frames.append(Frame(samples, stated, tags.modality, tags.magnification, (*notes, *seen_notes)))
@@ -144,6 +153,16 @@ def _check_complete(series: Any, file_bytes: int) -> None:
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
             if offset + count > file_bytes:
                 raise MicrographError(f"the TIFF is cut short or damaged: pixels end beyond its {file_bytes} bytes.")
+
+
+def _stays_in_file(series: Any, above_px: int) -> bool:
+    n_frames, height, width = _extent(series)
+    pages = list(series.pages)
+    return height * width > above_px and len(pages) == n_frames and all(can_stay_in_file(page) for page in pages)
+
+
+def _turned_round(page: Any) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda samples: _as_seen(samples, page)[0]
 
 
 def _check_channels(page: Any) -> None:
