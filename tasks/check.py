@@ -22,7 +22,7 @@ class RefusedFilesError(DefectpipeError):
 class CheckFolder(luigi.Task):
     """What a run would meet in a folder, found out in seconds; nothing is computed, and nothing on disk changes."""
 
-    input_dir = luigi.Parameter(description="folder of micrographs")
+    input_dir = luigi.Parameter(default="", description="folder of micrographs")
     output_dir = luigi.Parameter(default="", description="folder of the results; default: INPUT-defects beside it")
     labels_dir = luigi.Parameter(default="", description="labels: a folder that mirrors the input, or one file")
     label_format = luigi.Parameter(default="", description="format of the labels, where they could be two things")
@@ -39,6 +39,9 @@ class CheckFolder(luigi.Task):
     def run(self) -> None:
         """As Luigi asks."""
         refuse_unknown_keys()
+        if not self.input_dir:
+            # A run would simulate its demonstration, which is nothing to look at beforehand.
+            raise DefectpipeError("--input-dir: give the folder to look at.")
         given = {name: getattr(self, name) for name, _ in self.get_params()}
         found = look_at(resolve_options(**given, model="", engine="inline", n_jobs=1, verify=False))
         if found.n_refused:

@@ -50,6 +50,7 @@ def test_a_sound_folder_ends_with_0_and_nothing_on_disk_changes(tmp_path):
         (lambda root: [file.unlink() for file in root.iterdir()], (), "no file in this folder looks like a micrograph"),
         (lambda root: (root / "pixel_sizes.csv").write_text("image\nx\n"), (), "must name the columns"),
         (lambda root: None, ("--output-dir", "/proc/out"), "/proc/out: "),
+        (lambda root: None, ("--input-dir", ""), "--input-dir: give the folder to look at"),
         (lambda root: None, ("--output-dir", "in"), "results need a folder of their own"),
         (
             lambda root: root.with_name("x.json").write_text("{"),
