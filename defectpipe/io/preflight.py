@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from defectpipe.errors import LabelError, MicrographError
 from defectpipe.io.folder import FolderListing, ImageFile, shown
 from defectpipe.io.labels import LabelFolder, read_label_folder
-from defectpipe.io.micrographs import Header, read_header
+from defectpipe.io.micrographs import MAX_PIXELS, Header, read_header
 from defectpipe.io.micrographs.pixel_sizes import FILE_NAME, entry_for
 
 # What a frame leaves in the output folder at the least: tables and stamps of the stages (four blocks of 4 KiB and
@@ -147,6 +147,7 @@ def look(
     labels_dir: Path | None = None,
     label_format: str | None = None,
     box_convention: str = "auto",
+    max_pixels: int = MAX_PIXELS,
 ) -> Preflight:
     """Look at everything that can be known without reading pixels.
 
@@ -161,6 +162,8 @@ def look(
         The user's, for images that are not in `pixel_sizes`.
     labels_dir, label_format, box_convention
         As for `read_label_folder`; label files are small, and read whole.
+    max_pixels : int
+        As for `read_micrographs`.
 
     Returns
     -------
@@ -171,7 +174,9 @@ def look(
     refused: dict[str, str] = {}
     for file in listing.images:
         try:
-            headers[file.image] = read_header(file, pixel_sizes=pixel_sizes, pixel_size_nm=pixel_size_nm)
+            headers[file.image] = read_header(
+                file, pixel_sizes=pixel_sizes, pixel_size_nm=pixel_size_nm, max_pixels=max_pixels
+            )
         except MicrographError as error:
             refused[file.image] = str(error).removeprefix(f"{file.image}: ")
     names = [file.image for file in listing.images]
