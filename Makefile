@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many run test setup lint types arrows format requirements clean
+.PHONY: bench train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -45,6 +45,9 @@ requirements:
 
 clean:
 	rm -rf $(VENV) demo demo-defects .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+## every benchmark that needs no data, in full: about an hour and a half
+bench: bench-fuzz bench-kill bench-many bench-large
 
 ## kill the demonstration's run at random moments and start it again: the same bytes, nothing done twice
 bench-kill: setup

@@ -173,6 +173,8 @@ def summarise(source: PixelSource, rows: tuple[int, int], left_out: tuple[Rectan
         return above - (above - below) * (1 - share) if share >= 0.5 else below + (above - below) * share
 
     values = {name: at(place) for name, place in wanted.items()}
+    # As np.median takes it, to the last bit.
+    values["median"] = (found[(n - 1) // 2] + found[n // 2]) / 2
     missing = values["median"] if n < n_all else 0.0
     if source.dtype == np.uint8:
         scale = GreyScale(0.0, 255.0, missing)

@@ -75,7 +75,7 @@ def test_a_run_begins_with_the_table_and_stops_before_its_model_where_it_cannot_
     source, labels = write_folder(tmp_path / "in", 2), tmp_path / "labels.json"
     done = run("RunAll", "--input-dir", source, "--engine", "inline", cwd=tmp_path)
     assert done.returncode == 0
-    assert done.stdout.index("2 files") < done.stdout.index("candidates: 2 of 2 images")
+    assert done.stdout.index("2 files") < done.stdout.index("candidates: 2 images: new")
     labels.write_text("{}")
     # A model that is not there would be the first complaint, had it been looked for.
     given = ("RunAll", "--input-dir", source, "--model", "no-such-model", "--output-dir", tmp_path / "out")
