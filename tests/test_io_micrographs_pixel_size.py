@@ -152,20 +152,6 @@ def test_images_of_one_ome_file_have_their_own_sizes(tmp_path: Path) -> None:
     assert [frame.pixel_size_nm for frame in read_micrographs(path)] == [pytest.approx(1.0), pytest.approx(2.0)]
 
 
-def test_hostile_ome_xml_states_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "a.ome.tif"
-    xml = (
-        '<?xml version="1.0"?><!DOCTYPE o [<!ENTITY x "0.002">]>'
-        '<OME><Image><Pixels DimensionOrder="XYZCT" Type="uint8" '
-        f'SizeX="{IMAGE.shape[1]}" SizeY="{IMAGE.shape[0]}" SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="&x;" '
-        'PhysicalSizeY="&x;"><TiffData/></Pixels></Image></OME>'
-    )
-    tifffile.imwrite(path, IMAGE, description=xml, metadata=None)
-    frame = read_one(path)
-    assert frame.calibration is None
-    assert frame.notes == ("the OME metadata cannot be read (EntitiesForbidden)",)
-
-
 def test_gatan_tags(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tags = [

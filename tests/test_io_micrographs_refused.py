@@ -53,7 +53,7 @@ def refused(path: Path, reason: str, **options: object) -> None:
         ("a.tif", b"II*\0", "cannot be read|damaged"),
         ("a.tif", b"II*\0\x08\0\0\0", "cannot be read|damaged|no page"),
         ("a.dm3", bytes(4) + b"\xff" * 600, "no DM3 or DM4 file"),
-        ("a.ser", b"\x49\x49" + bytes(600), "cannot be read|no image"),
+        ("a.ser", b"\x49\x49" + bytes(600), "cut short or damaged"),
         ("a.emd", b"\x89HDF\r\n\x1a\n" + bytes(600), "cannot be read|no image"),
         ("a.mrc", bytes(100), "cut short"),
         ("a.msa", b"#FORMAT : EMSA/MAS Spectral Data File", "spectrum, no image"),

@@ -94,7 +94,7 @@ def test_the_cap_on_pixels_is_a_setting_and_a_change_reads_again(toy, source):
     assert "130 × 160 px, more than the 19200 px" in images.loc["b.tif", "reason"]
     assert run_all(source, {"reading": {"max_pixels": 130 * 160}}) == DONE
     assert set(images_of(source)["status"]) == {"ok"}
-    assert "reading.max pixels changed: 2" in (source.with_name("in-defects") / "run.log").read_text()
+    assert "2 images: settings.reading.max_pixels changed" in (source.with_name("in-defects") / "run.log").read_text()
 
 
 def test_a_colour_picture_is_refused_until_a_setting_says_luminance(toy, source):
