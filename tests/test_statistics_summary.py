@@ -136,3 +136,14 @@ def test_an_empty_folder():
     out = pooled_summary(images_table(), loops_table(), FAST)
     assert (out["n_images"], out["mean_diameter_px"], out["areal_density_per_m2"]) == (0, None, None)
     assert out["interval"] == "none: no image"
+
+
+def test_no_interval_of_a_diameter_reaches_below_0():
+    images, loops = folder([9, 9])
+    apart = np.where(loops["image"] == "0.tif", 1.0, 40.0)
+    loops[["diameter_px", "diameter_nm"]] = loops[["diameter_px", "diameter_nm"]].mul(apart, axis=0)
+    out = pooled_summary(images, loops, FAST)
+    assert out["mean_diameter_nm_ci_low"] == 0 < out["mean_diameter_nm"] < out["mean_diameter_nm_ci_high"]
+    few = loops_table(loops.iloc[[0, 17]])
+    row = image_statistics(few, SHAPE, 0.5, FAST.statistics)
+    assert row["mean_diameter_nm_ci_low"] == 0

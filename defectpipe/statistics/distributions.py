@@ -42,7 +42,9 @@ def mean_and_std(values: np.ndarray) -> tuple[float | None, float | None]:
     return mean, float(values.std(ddof=1)) if len(values) > 1 else None
 
 
-def mean_interval(values: np.ndarray, settings: StatisticsSettings) -> Interval:
+def mean_interval(
+    values: np.ndarray, settings: StatisticsSettings, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> Interval:
     """Confidence interval of the mean of independent values: bootstrap, Student's t below eight values.
 
     Parameters
@@ -51,6 +53,8 @@ def mean_interval(values: np.ndarray, settings: StatisticsSettings) -> Interval:
         NaN entries are left out.
     settings : StatisticsSettings
         Confidence, number of resamples, seed.
+    bounds : tuple of float
+        What the mean can be at least and at most; the interval is cut there.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def mean_interval(values: np.ndarray, settings: StatisticsSettings) -> Interval:
         In the unit of `values`; None with fewer than two values.
     """
     values = _finite(values)
-    return grouped_interval(np.stack([values, np.ones_like(values)], 1), ratio, settings)
+    return grouped_interval(np.stack([values, np.ones_like(values)], 1), ratio, settings, bounds)
 
 
 def grouped_interval(

@@ -50,7 +50,7 @@ def image_statistics(
     uncut = loops[~on_edge]
     diameters = uncut["diameter_px"].to_numpy(float)
     mean, std = mean_and_std(diameters)
-    low, high = mean_interval(diameters, settings)
+    low, high = mean_interval(diameters, settings, (0, np.inf))
 
     boxes = uncut[["x0_px", "y0_px", "x1_px", "y1_px"]].to_numpy(float)
     area_px2 = float(shape[0] * shape[1]) if analysed_area_px2 is None else float(analysed_area_px2)

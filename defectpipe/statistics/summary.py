@@ -90,10 +90,10 @@ def _diameters(
     groups = [group_of[name] for name in part["image"].astype(str)]
     sums = sum_by_group(np.stack([values, d, d * d, np.ones_like(d)], 1), groups)
     if len(sums) > 1:
-        mean_ci = grouped_interval(sums[:, [0, 3]], ratio, settings)
+        mean_ci = grouped_interval(sums[:, [0, 3]], ratio, settings, (0, np.inf))
         std_ci = grouped_interval(sums[:, 1:], std_of_sums, settings, (0, np.inf))
     else:
-        mean_ci = mean_interval(values, settings)
+        mean_ci = mean_interval(values, settings, (0, np.inf))
         std_ci = grouped_interval(np.stack([d, d * d, np.ones_like(d)], 1), std_of_sums, settings, (0, np.inf))
     return _named(f"mean_{column}", float(values.mean()), mean_ci) | _named(
         f"std_{column}", float(std_of_sums(sums[:, 1:].sum(0))), std_ci
