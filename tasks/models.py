@@ -22,6 +22,9 @@ TRAINING_VERSION = 1
 class MakingTask(luigi.Task):
     """A task that makes one thing; what the user has to put right counts as a failed task, with one sentence."""
 
+    # Parameters that have to be given: Luigi itself would meet a missing one with a traceback.
+    needed: tuple[str, ...] = ()
+
     def make(self) -> None:
         """Make it."""
 
@@ -33,7 +36,7 @@ class MakingTask(luigi.Task):
         """As Luigi asks."""
         try:
             set_up_terminal()
-            refuse_unknown_keys()
+            self._look()
             return self.is_made()
         except DefectpipeError:
             # `run` meets the same error, and says it.
@@ -41,17 +44,25 @@ class MakingTask(luigi.Task):
 
     def run(self) -> None:
         """As Luigi asks."""
-        refuse_unknown_keys()
+        self._look()
         self.make()
+
+    def _look(self) -> None:
+        refuse_unknown_keys()
+        missing = [name for name in self.needed if not getattr(self, name)]
+        if missing:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+            raise DefectpipeError(f"{type(self).__name__} needs {options} as well.")
 
 
 class TrainModel(MakingTask):
     """Cascade and screener trained on a folder of images and labels, cross-validated by group."""
 
-    images_dir = luigi.Parameter(description="folder of micrographs")
-    labels_dir = luigi.Parameter(description="their labels: a folder that mirrors the images, or one file")
+    needed = ("images_dir", "labels_dir", "name")
+    images_dir = luigi.Parameter(default="", description="folder of micrographs")
+    labels_dir = luigi.Parameter(default="", description="their labels: a folder that mirrors the images, or one file")
     label_format = luigi.Parameter(default="", description="format of the labels, where they could be two things")
-    name = luigi.Parameter(description="name of the model")
+    name = luigi.Parameter(default="", description="name of the model")
     groups = luigi.Parameter(default="", description="CSV file: image, group, and fold if folds are given")
     models_dir = luigi.Parameter(default="models", description="folder of models; the model is a folder in it")
     recipe = luigi.Parameter(default="", description="JSON file that changes the training's recipe")
@@ -102,11 +113,12 @@ class TrainModel(MakingTask):
 class SimulateDataset(MakingTask):
     """A folder of simulated micrographs with exact truth."""
 
+    needed = ("output_dir",)
     kind = luigi.ChoiceParameter(default="loops", choices=["loops"], description="what is simulated")
     n = luigi.IntParameter(default=6, description="number of images")
     seed = luigi.IntParameter(default=1, description="seed; the same seed gives the same bytes")
     preset = luigi.Parameter(default="demo", description="named settings of the simulation")
-    output_dir = luigi.Parameter(description="folder of the data set")
+    output_dir = luigi.Parameter(default="", description="folder of the data set")
 
     def is_made(self) -> bool:
         """Whether this very set is there."""

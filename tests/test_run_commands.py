@@ -233,3 +233,18 @@ def test_a_data_set_is_simulated_once(tmp_path):
     assert refused.returncode == TASK_FAILED
     assert "nothing" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("TrainModel", "--images-dir", "somewhere"), "TrainModel needs --labels-dir, --name as well."),
+        (("SimulateDataset",), "SimulateDataset needs --output-dir as well."),
+    ],
+)
+def test_a_forgotten_option_is_named_without_a_traceback(tmp_path, arguments, said):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == TASK_FAILED
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert list(tmp_path.iterdir()) == []
