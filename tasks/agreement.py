@@ -122,8 +122,7 @@ def _facts(labels: Labels) -> dict[str, object]:
 
 def _inputs(plan: Plan) -> Inputs:
     loops = digest([plan.shard_fingerprint(shard) for shard in range(len(plan.shards))])
-    settings = {f"settings.statistics.{k}": v for k, v in dataclasses.asdict(plan.settings.statistics).items()}
-    settings |= {f"settings.labels.{k}": v for k, v in dataclasses.asdict(plan.settings.labels).items()}
+    settings = plan.settings_of("statistics") | plan.settings_of("labels")
     labels = {"labels": digest(dict(plan.label_hashes)), "label format": plan.label_format}
     return Inputs({"agreement": AGREEMENT_VERSION, "upstream": loops} | labels | settings)
 

@@ -72,6 +72,7 @@ def look_at(options: RunOptions) -> Preflight:
         labels_dir=options.labels_dir,
         label_format=options.label_format,
         box_convention=options.settings.labels.box_convention,
+        clip=options.settings.labels.clip,
         max_pixels=options.settings.reading.max_pixels,
     )
     logger.info("%s, as its headers say (%.1f s):", options.input_dir, found.seconds)

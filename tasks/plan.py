@@ -126,15 +126,15 @@ class Plan:
         pixel_size = self.pixel_size_of(image)
         if stage == "candidates":
             parts |= {"image": self.hashes[image]}
-            parts |= self._settings("reading") | self._settings("tiling") | self._settings("detection")
+            parts |= self.settings_of("reading") | self.settings_of("tiling") | self.settings_of("detection")
             if image in self.companion_hashes:
                 parts["file beside the image"] = self.companion_hashes[image]
             if self.model.uses_pixel_size:
                 parts["pixel size"] = pixel_size
         elif stage == "screening":
-            parts |= {"upstream": self.inputs("candidates", image).fingerprint} | self._settings("screening")
+            parts |= {"upstream": self.inputs("candidates", image).fingerprint} | self.settings_of("screening")
         elif stage == "measurement":
-            parts |= {"upstream": self.inputs("screening", image).fingerprint} | self._settings("measurement")
+            parts |= {"upstream": self.inputs("screening", image).fingerprint} | self.settings_of("measurement")
             parts["pixel size"] = pixel_size
         else:
             raise ValueError(f"no stage {stage!r}")
@@ -154,7 +154,8 @@ class Plan:
         """Hash of everything that the measured loops of one part depend on."""
         return digest({image: self.inputs("measurement", image).fingerprint for image in self.shards[shard]})
 
-    def _settings(self, section: str) -> dict[str, Any]:
+    def settings_of(self, section: str) -> dict[str, Any]:
+        """The settings of a section as parts of what a result depends on, by their full names."""
         values = dataclasses.asdict(getattr(self.settings, section))
         return {f"settings.{section}.{name}": value for name, value in values.items()}
 

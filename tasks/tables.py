@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +179,8 @@ def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings) -> dict
 
 
 def _inputs(plan: Plan, shard: int) -> Inputs:
-    settings = {f"settings.statistics.{k}": v for k, v in dataclasses.asdict(plan.settings.statistics).items()}
     images = digest(list(plan.shards[shard]))
     upstream = plan.shard_fingerprint(shard)
-    return Inputs({"tables": TABLES_VERSION, "list of images": images, "upstream": upstream} | settings)
+    return Inputs(
+        {"tables": TABLES_VERSION, "list of images": images, "upstream": upstream} | plan.settings_of("statistics")
+    )

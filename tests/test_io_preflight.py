@@ -159,6 +159,10 @@ def test_labels_are_read_before_anything_is_computed(tmp_path):
     assert found.labels is not None
     assert found.labels.unmatched_labels == ["nobody.txt"]
     assert list(found.labels.errors) == ["b.txt"]
+    # What a run would cut at the border on request is not refused beforehand.
+    clipped = look_at(root, labels_dir=labels, clip=True)
+    assert clipped.labels is not None
+    assert (clipped.labels.errors, clipped.labels.n_clipped) == ({}, 1)
     assert found.n_refused == 2
     said = "\n".join(found.lines())
     assert "without an image: nobody.txt" in said

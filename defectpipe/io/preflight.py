@@ -147,6 +147,7 @@ def look(
     labels_dir: Path | None = None,
     label_format: str | None = None,
     box_convention: str = "auto",
+    clip: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Preflight:
     """Look at everything that can be known without reading pixels.
@@ -160,7 +161,7 @@ def look(
         As `read_pixel_sizes` gives it.
     pixel_size_nm : float, optional
         The user's, for images that are not in `pixel_sizes`.
-    labels_dir, label_format, box_convention
+    labels_dir, label_format, box_convention, clip
         As for `read_label_folder`; label files are small, and read whole.
     max_pixels : int
         As for `read_micrographs`.
@@ -192,7 +193,7 @@ def look(
         shapes = [(image, (header.height, header.width)) for image, header in headers.items()]
         try:
             found.labels = read_label_folder(
-                labels_dir, shapes, label_format=label_format, box_convention=box_convention
+                labels_dir, shapes, label_format=label_format, box_convention=box_convention, clip=clip
             )
         except LabelError as error:
             found.label_error = str(error)

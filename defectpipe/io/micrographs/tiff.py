@@ -18,8 +18,8 @@ from defectpipe.io.micrographs.frames import Claim, Frame, check_claim
 from defectpipe.io.micrographs.paged import PagedImage, can_stay_in_file
 from defectpipe.io.micrographs.tiff_tags import stated_by_tags
 
-# tifffile logs these and goes on with the frames that are left.
 _LARGE_TILE_PX = 2**24
+# tifffile logs these and goes on with the frames that are left.
 _SIGNS_OF_DAMAGE = ("page offset", "corrupted", "failed to reshape", "series raised")
 
 
