@@ -46,9 +46,10 @@ def main(side_px: int, bits: int, folder: Path) -> None:
 
 def doubled_field(bits: int) -> np.ndarray:
     """A simulated field with twice as many pixels along each side, so that halving gives it back."""
-    from defectpipe.simulation.fields import simulate_field
+    from defectpipe.simulation.loops.fields import simulate_field
+    from defectpipe.simulation.loops.presets import PRESETS
 
-    pixels = simulate_field("demo", 1).micrograph.pixels
+    pixels = simulate_field(PRESETS["demo"], 1).micrograph.pixels
     field = cv2.resize(pixels.astype(np.float32), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
     low, high = float(field.min()), float(field.max())
     # Twelve of sixteen bits, as cameras give them.

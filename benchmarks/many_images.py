@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from defectpipe.simulation.fields import simulate_field
-from defectpipe.simulation.presets import PRESETS
+from defectpipe.simulation.loops.fields import simulate_field
+from defectpipe.simulation.loops.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE_PX = (192, 256)

@@ -117,7 +117,8 @@ class SimulateDataset(MakingTask):
     kind = luigi.ChoiceParameter(default="loops", choices=["loops"], description="what is simulated")
     n = luigi.IntParameter(default=6, description="number of images")
     seed = luigi.IntParameter(default=1, description="seed; the same seed gives the same bytes")
-    preset = luigi.Parameter(default="demo", description="named settings of the simulation")
+    preset = luigi.Parameter(default="", description="named settings of the simulation; default: the first of the kind")
+    n_jobs = luigi.IntParameter(default=0, significant=False, description="processes; 0: all cores")
     output_dir = luigi.Parameter(default="", description="folder of the data set")
 
     def is_made(self) -> bool:
@@ -128,14 +129,20 @@ class SimulateDataset(MakingTask):
 
     def make(self) -> None:
         """Simulate."""
-        from defectpipe.simulation.dataset import simulate_loops
+        from defectpipe.simulation.dataset import simulate_dataset
 
         if self.n < 1 or self.seed < 0:
             raise DefectpipeError(f"--n {self.n} --seed {self.seed}: at least one image, and a seed of at least 0.")
         progress = Progress()
         progress.expect("simulation", self.n)
-        manifest = simulate_loops(
-            self.n, self.seed, self.preset, self.output_dir, progress=lambda _done, _n: progress.step("simulation")
+        manifest = simulate_dataset(
+            self.kind,
+            self.n,
+            self.seed,
+            self.preset,
+            self.output_dir,
+            progress=lambda _done, _n: progress.step("simulation"),
+            n_jobs=self.n_jobs or usable_cores(),
         )
         progress.close()
         write_stamp(self._stamp(), Stamp(self._inputs().parts))
@@ -146,7 +153,12 @@ class SimulateDataset(MakingTask):
 
     def _inputs(self) -> Inputs:
         from defectpipe.simulation.dataset import SIMULATION_VERSION
-        from defectpipe.simulation.presets import find_preset
+        from defectpipe.simulation.kinds import find_preset
 
-        given = {"kind": self.kind, "n": self.n, "seed": self.seed, "preset": find_preset(self.preset).sha256()}
+        given = {
+            "kind": self.kind,
+            "n": self.n,
+            "seed": self.seed,
+            "preset": find_preset(self.kind, self.preset).sha256(),
+        }
         return Inputs({"simulation": SIMULATION_VERSION} | given)

@@ -87,7 +87,7 @@ def simulate_demonstration(options: RunOptions) -> RunOptions:
     DefectpipeError
         A folder of that name is there, and is something else.
     """
-    from defectpipe.simulation.dataset import IMAGES_FOLDER, LABELS_FILE, simulate_loops
+    from defectpipe.simulation.dataset import IMAGES_FOLDER, LABELS_FILE, simulate_dataset
 
     folder = options.input_dir
     if not (folder / "manifest.json").is_file():
@@ -96,6 +96,6 @@ def simulate_demonstration(options: RunOptions) -> RunOptions:
                 f"{folder}: the demonstration is written here, but the folder holds something else. "
                 "Start from another folder, or give --input-dir."
             )
-        simulate_loops(n=DEMO_IMAGES, seed=DEMO_SEED, preset="demo", output_dir=folder)
+        simulate_dataset("loops", n=DEMO_IMAGES, seed=DEMO_SEED, preset="demo", output_dir=folder)
     labels = options.labels_dir or folder / LABELS_FILE
     return replace(options, input_dir=folder / IMAGES_FOLDER, labels_dir=labels)

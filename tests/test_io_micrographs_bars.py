@@ -15,7 +15,8 @@ from defectpipe.greyscale import ArrayPixels
 from defectpipe.io.folder import list_images
 from defectpipe.io.micrographs import bars, read_micrographs
 from defectpipe.io.micrographs.bars import find_bars
-from defectpipe.simulation.fields import simulate_field
+from defectpipe.simulation.loops.fields import simulate_field
+from defectpipe.simulation.loops.presets import PRESETS
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 # A scale of upright marks, and text, in the picture.
@@ -25,7 +26,7 @@ HITACHI = [f"{name}.tif" for name in ("C1-3_A_m06", "C2-1_m09", "C5-1_m06", "X2-
 @pytest.fixture(scope="module")
 def field() -> np.ndarray:
     """768 × 1024 px."""
-    return simulate_field("demo", 5).micrograph.grey8()
+    return simulate_field(PRESETS["demo"], 5).micrograph.grey8()
 
 
 def strip(width: int, height: int, ground: int, ink: int) -> np.ndarray:
@@ -124,7 +125,7 @@ def test_pictures_without_a_bar_have_none(field: np.ndarray) -> None:
 def test_simulated_fields_have_no_bars() -> None:
     for preset in ("demo", "fecral", "316l"):
         for index in range(3):
-            m = simulate_field(preset, 11, index).micrograph
+            m = simulate_field(PRESETS[preset], 11, index).micrograph
             assert find_bars(m.pixels) == bars.Bars((0, m.shape[0]), ())
 
 

@@ -16,7 +16,7 @@ from crash_helpers import outcome
 from run_helpers import ROOT, command
 
 from defectpipe.io.tables import read_csv
-from defectpipe.simulation.dataset import simulate_loops
+from defectpipe.simulation.dataset import simulate_dataset
 
 pytestmark = pytest.mark.slow
 NAMES = ("field ü.tif", "deep/field 2.tif", "Zebra.tif")
@@ -28,7 +28,7 @@ ANOTHER_USER = {"TZ": "America/Los_Angeles", "LC_ALL": "C", "PYTHONHASHSEED": "1
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three parts of simulated micrographs, one of them labelled, one a stack."""
     place = tmp_path_factory.mktemp("determinism")
-    folder = simulate_loops(2, 3, "demo", place / "set").parent / "images"
+    folder = simulate_dataset("loops", 2, 3, "demo", place / "set").parent / "images"
     fields = [tifffile.imread(path) for path in sorted(folder.iterdir())]
     parts = [fields[0][:400, :500], fields[1][:380, :450], np.stack([fields[0][-300:, -320:], fields[1][-300:, -320:]])]
     for name, pixels in zip(NAMES, parts, strict=True):

@@ -9,11 +9,12 @@ import pytest
 
 from defectpipe.simulation.acquisition import (
     Acquisition,
-    blur_probe,
+    blur,
     detect,
     digitise,
     distort,
     magnification_rms,
+    moving,
     noise_std,
     scan_field,
     to_image,
@@ -117,10 +118,10 @@ def test_to_image_inverts_the_field():
 def test_the_probe_blurs_by_its_sigma_and_keeps_the_mean():
     spot = np.zeros((61, 81))
     spot[30, 40] = 1
-    blurred = blur_probe(spot, 2.5)
+    blurred = blur(spot, Acquisition(probe_sigma_px=2.5))
     assert blurred.sum() == pytest.approx(1, rel=1e-4)
     assert np.sqrt((blurred.sum(0) * (np.arange(81) - 40) ** 2).sum()) == pytest.approx(2.5, rel=0.02)
-    np.testing.assert_array_equal(blur_probe(spot, 0), spot.astype(np.float32))
+    np.testing.assert_array_equal(blur(spot, Acquisition(probe_sigma_px=0)), spot.astype(np.float32))
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (16, np.uint16)])
@@ -134,3 +135,53 @@ def test_digitise_puts_the_median_at_its_grey_level_and_clips(bits, dtype):
     assert grey[-1, -1] == 2**bits - 1
     # of a signal of nothing there is no contrast to show
     assert np.unique(digitise(np.zeros((4, 6)), Acquisition(bits=bits))).size == 1
+
+
+def test_a_black_level_fixes_the_detectors_scale():
+    settings = Acquisition(black_level=0.1, gain=0.5)
+    grey = digitise(np.array([[0.0, 0.5, 1.0, 3.0]]), settings)
+    np.testing.assert_array_equal(grey, [[26, 89, 153, 255]])
+
+
+@pytest.mark.parametrize(("ratio", "angle_deg"), [(1.0, 0), (1.0, 40), (2.0, 0), (2.0, 30), (1.6, 120)])
+def test_defocus_spreads_a_point_over_an_elliptical_disc(ratio, angle_deg):
+    settings = Acquisition(probe_sigma_px=1.2, defocus_sigma_px=4, astigmatism=ratio, astigmatism_deg=angle_deg)
+    spot = np.zeros((101, 121))
+    spot[50, 60] = 1
+    spread = blur(spot, settings)
+    assert spread.sum() == pytest.approx(1, rel=1e-4)
+    assert spread.min() > -1e-3 * spread.max()
+    y, x = np.mgrid[:101, :121] - np.array([50, 60])[:, None, None]
+    angle = np.deg2rad(angle_deg)
+    along, across = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
+    long, short = ((spread * v**2).sum() for v in (along, across))
+    assert long + short == pytest.approx(2 * (4**2 + 1.2**2), rel=0.01)
+    assert np.sqrt((long - 1.2**2) / (short - 1.2**2)) == pytest.approx(ratio, rel=0.02)
+    assert abs((spread * along * across).sum()) < 0.01 * long
+
+
+def test_blur_mirrors_at_the_border():
+    flat = np.full((40, 70), 0.7)
+    settings = Acquisition(probe_sigma_px=1, defocus_sigma_px=5, astigmatism=1.5, astigmatism_deg=20)
+    np.testing.assert_allclose(blur(flat, settings), 0.7, atol=1e-5)
+    step = np.zeros((64, 80))
+    step[:, :8] = 1
+    assert blur(step, settings)[:, -10:].max() < 1e-3, "nothing wraps to the other side"
+
+
+def test_a_moving_object_is_sheared_and_stays_at_half_time():
+    still = scan_field((201, 161), replace(QUIET, scan_distortion=0), np.random.default_rng(0))
+    field = moving(still, (80, 100), (20, 0))
+    points = np.array([[80.0, 100.0], [80.0, 20.0], [80.0, 180.0]])
+    seen = to_image(points, field)
+    np.testing.assert_allclose(seen, [[80, 100], [80 - 8, 20], [80 + 8, 180]], atol=0.1)
+
+
+@pytest.mark.parametrize("turn_deg", [10.0, -10.0])
+def test_a_turning_object_turns_counter_clockwise_with_time(turn_deg):
+    still = scan_field((201, 161), replace(QUIET, scan_distortion=0), np.random.default_rng(0))
+    # an object's point right of its centre, scanned in the last lines: it has turned by half of the whole turn
+    field = moving(still, (80, 180), (0, 0), turn_deg)
+    (x, y) = to_image(np.array([[120.0, 180.0]]), field)[0]
+    share = 180 / 200 - 0.5
+    assert np.rad2deg(np.arctan2(180 - y, x - 80)) == pytest.approx(turn_deg * share, rel=0.1)

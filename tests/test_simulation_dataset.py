@@ -16,10 +16,11 @@ from defectpipe.boxes import ellipse_bounds, touches_border
 from defectpipe.errors import SettingsError
 from defectpipe.io.labels import read_label_folder
 from defectpipe.io.tables import LABEL_COLUMNS, read_csv
-from defectpipe.simulation.dataset import simulate_loops
-from defectpipe.simulation.fields import TRUTH_COLUMNS, simulate_field
-from defectpipe.simulation.loops import HALF_WIDTH
-from defectpipe.simulation.presets import PRESETS, Condition, Preset, find_preset
+from defectpipe.simulation.dataset import simulate_dataset
+from defectpipe.simulation.kinds import find_preset
+from defectpipe.simulation.loops.fields import TRUTH_COLUMNS, simulate_field
+from defectpipe.simulation.loops.loop import HALF_WIDTH
+from defectpipe.simulation.loops.presets import PRESETS, Condition, LoopPreset
 
 SMALL = dataclasses.replace(
     PRESETS["demo"],
@@ -52,13 +53,13 @@ def folder_hashes(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("set")
-    simulate_loops(4, 5, SMALL, place)
+    simulate_dataset("loops", 4, 5, SMALL, place)
     return place
 
 
 def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
-    simulate_loops(4, 5, SMALL, tmp_path / "again")
-    simulate_loops(4, 6, SMALL, tmp_path / "other")
+    simulate_dataset("loops", 4, 5, SMALL, tmp_path / "again")
+    simulate_dataset("loops", 4, 6, SMALL, tmp_path / "other")
     assert folder_hashes(tmp_path / "again") == folder_hashes(folder)
     images = {h for name, h in folder_hashes(folder).items() if name.endswith(".tif")}
     assert len(images) == 4
@@ -66,7 +67,7 @@ def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
 
 
 def test_a_larger_set_begins_with_a_smaller_one(folder, tmp_path):
-    simulate_loops(2, 5, SMALL, tmp_path)
+    simulate_dataset("loops", 2, 5, SMALL, tmp_path)
     images = {n: h for n, h in folder_hashes(tmp_path).items() if n.startswith("images/")}
     assert len(images) == 2
     assert images.items() <= folder_hashes(folder).items()
@@ -205,36 +206,38 @@ def test_presets_make_what_they_say(name):
 def test_progress_counts_up(tmp_path):
     seen = []
     tiny = dataclasses.replace(SMALL, shape=(64, 96), conditions=(Condition("one", (1, 2), 9.0),))
-    manifest = simulate_loops(3, 0, tiny, tmp_path / "new" / "place", lambda done, total: seen.append((done, total)))
+    manifest = simulate_dataset(
+        "loops", 3, 0, tiny, tmp_path / "new" / "place", lambda done, total: seen.append((done, total))
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert manifest == tmp_path / "new" / "place" / "manifest.json"
 
 
 def test_a_set_that_was_cut_short_has_no_manifest(folder, tmp_path):
-    simulate_loops(2, 5, SMALL, tmp_path)
+    simulate_dataset("loops", 2, 5, SMALL, tmp_path)
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulate_loops(4, 5, SMALL, tmp_path, stop)
+        simulate_dataset("loops", 4, 5, SMALL, tmp_path, stop)
     assert not (tmp_path / "manifest.json").exists()
-    simulate_loops(4, 5, SMALL, tmp_path)
+    simulate_dataset("loops", 4, 5, SMALL, tmp_path)
     assert folder_hashes(tmp_path) == folder_hashes(folder)
 
 
 def test_settings_out_of_range_are_refused(tmp_path):
-    with pytest.raises(SettingsError, match="no simulation preset 'demoo'; known: demo, fecral, 316l"):
-        simulate_loops(2, 0, "demoo", tmp_path)
+    with pytest.raises(SettingsError, match="no preset 'demoo' of simulated loops; known: demo, fecral, 316l"):
+        simulate_dataset("loops", 2, 0, "demoo", tmp_path)
     with pytest.raises(SettingsError, match="n=0"):
-        simulate_loops(0, 0, "demo", tmp_path)
+        simulate_dataset("loops", 0, 0, "demo", tmp_path)
     with pytest.raises(SettingsError, match="seed=-1"):
-        simulate_loops(1, -1, "demo", tmp_path)
+        simulate_dataset("loops", 1, -1, "demo", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_changed_setting_changes_the_hash():
-    assert find_preset("demo") is PRESETS["demo"]
-    changed: Preset = dataclasses.replace(PRESETS["demo"], halo=(0.0, 0.2))
-    assert find_preset(changed).sha256() != PRESETS["demo"].sha256()
+    assert find_preset("loops", "demo") is PRESETS["demo"]
+    changed: LoopPreset = dataclasses.replace(PRESETS["demo"], halo=(0.0, 0.2))
+    assert find_preset("loops", changed).sha256() != PRESETS["demo"].sha256()
     assert len({p.sha256() for p in PRESETS.values()}) == len(PRESETS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from defectpipe.simulation.loops import (
+from defectpipe.simulation.loops.loop import (
     HALF_WIDTH,
     Loop,
     add_loop,

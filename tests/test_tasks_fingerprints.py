@@ -172,8 +172,8 @@ def _restore_card(model: Path, **changes: object) -> None:
 def test_a_changed_file_of_a_real_model_is_named(tmp_path, monkeypatch):
     """No toy: the shipped model, copied and changed."""
     from defectpipe.model import find_model
-    from defectpipe.simulation.fields import simulate_field
-    from defectpipe.simulation.presets import PRESETS
+    from defectpipe.simulation.loops.fields import simulate_field
+    from defectpipe.simulation.loops.presets import PRESETS
 
     monkeypatch.chdir(tmp_path)
     model = tmp_path / "models" / "x"
@@ -244,7 +244,7 @@ def test_a_stage_looks_at_nothing_of_the_model_that_its_results_do_not_depend_on
     from defectpipe.io.micrographs import read_micrographs
     from defectpipe.model import CARD, LoopModel, find_model
     from defectpipe.settings import Settings
-    from defectpipe.simulation.dataset import simulate_loops
+    from defectpipe.simulation.dataset import simulate_dataset
 
     used: set[str] = set()
 
@@ -270,7 +270,7 @@ def test_a_stage_looks_at_nothing_of_the_model_that_its_results_do_not_depend_on
 
     whole = LoopModel.load(find_model("fecral-loops"))
     watched = Watched(whole.path, Card(whole.card), whole.sha256)
-    manifest = simulate_loops(1, 1, "demo", tmp_path / "set")
+    manifest = simulate_dataset("loops", 1, 1, "demo", tmp_path / "set")
     [m] = read_micrographs(next((manifest.parent / "images").iterdir()))
     m = dataclasses.replace(m, pixels=m.pixels[:300, :400])
     functions = (analysis.detect_candidates, analysis.screen_candidates, analysis.measure_loops)

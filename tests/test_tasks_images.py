@@ -16,7 +16,8 @@ from luigi import LuigiStatusCode
 from run_helpers import build, computed, write_blobs
 
 from defectpipe.io.tables import read_csv
-from defectpipe.simulation.fields import simulate_field
+from defectpipe.simulation.loops.fields import simulate_field
+from defectpipe.simulation.loops.presets import PRESETS
 from tasks.runall import RunAll
 
 DONE, FAILED = LuigiStatusCode.SUCCESS, LuigiStatusCode.FAILED
@@ -53,7 +54,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def field() -> np.ndarray:
     """480 × 640 px of a simulated field, 8 bit, with loops."""
-    return np.ascontiguousarray(simulate_field("demo", 7).micrograph.grey8()[:480, :640])
+    return np.ascontiguousarray(simulate_field(PRESETS["demo"], 7).micrograph.grey8()[:480, :640])
 
 
 def test_too_small_an_image_is_a_row_with_its_size(toy, source):

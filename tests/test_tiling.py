@@ -30,7 +30,8 @@ from defectpipe.resolution import reader_of_reduced, reduce
 from defectpipe.screening.crops import CropSource, normalise
 from defectpipe.screening.tiles import TiledCropSource, normalise_part
 from defectpipe.settings import Settings
-from defectpipe.simulation.fields import simulate_field
+from defectpipe.simulation.loops.fields import simulate_field
+from defectpipe.simulation.loops.presets import PRESETS
 
 TILINGS = ({"tile_px": 256}, {"tile_px": 300, "offset_px": 131})
 
@@ -43,7 +44,7 @@ def model() -> LoopModel:
 @pytest.fixture(scope="module")
 def field() -> np.ndarray:
     """768 × 1024 px, with loops."""
-    grey = simulate_field("demo", 3).micrograph.grey8()
+    grey = simulate_field(PRESETS["demo"], 3).micrograph.grey8()
     assert grey.shape == (768, 1024)
     return grey
 
@@ -141,7 +142,7 @@ def test_crops_of_tiles_are_those_of_the_whole(field: np.ndarray) -> None:
 
 @pytest.mark.parametrize("polarity", ["auto", "dark"])
 def test_loops_are_measured_in_tiles_as_in_the_whole(field: np.ndarray, polarity: str) -> None:
-    truth = simulate_field("demo", 3).truth
+    truth = simulate_field(PRESETS["demo"], 3).truth
     boxes = truth[["x0_px", "y0_px", "x1_px", "y1_px"]].to_numpy(float)
     whole = measure(field, boxes, polarity=polarity)
     tiled = measure_by_tiles(reader(field), (768, 1024), boxes, polarity=polarity, tile_px=150, offset_px=20)

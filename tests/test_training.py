@@ -22,8 +22,8 @@ from defectpipe.resolution import binning, from_working, reduce, to_working
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.training import ScreenerTraining
 from defectpipe.settings import ScreeningSettings, Settings
-from defectpipe.simulation.fields import simulate_field
-from defectpipe.simulation.presets import PRESETS
+from defectpipe.simulation.loops.fields import simulate_field
+from defectpipe.simulation.loops.presets import PRESETS
 from defectpipe.training import TrainingImage, TrainingRecipe, train_loop_model
 from defectpipe.training.figures import HeldOut, cascade_recall, held_out_figures, with_candidate_boxes
 from defectpipe.training.folds import assign_folds

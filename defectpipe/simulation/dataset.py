@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import tifffile
@@ -14,41 +18,49 @@ import tifffile
 from defectpipe.errors import SettingsError
 from defectpipe.io.files import write_atomic
 from defectpipe.io.tables import write_csv, write_json
-from defectpipe.simulation.fields import SimulatedField, simulate_field
-from defectpipe.simulation.presets import Preset, find_preset
+from defectpipe.micrograph import Micrograph
+from defectpipe.simulation.images import Annotation
+from defectpipe.simulation.kinds import KINDS, find_preset
+from defectpipe.simulation.preset import Preset
 
-SIMULATION_VERSION = 1
+SIMULATION_VERSION = 2
 IMAGES_FOLDER = "images"
 LABELS_FILE = "labels.coco.json"
 
 
-def simulate_loops(
+def simulate_dataset(
+    kind: str,
     n: int,
     seed: int,
-    preset: str | Preset = "demo",
+    preset: str | Preset = "",
     output_dir: Path | str = ".",
     progress: Callable[[int, int], object] | None = None,
+    n_jobs: int = 1,
 ) -> Path:
-    """Write a data set of simulated loops; the same arguments give the same bytes.
+    """Write a data set of simulated images; the same arguments give the same bytes, whatever `n_jobs`.
 
     The folder then holds ``images/CONDITION_field-NNN.tif`` (ImageJ TIFF with its pixel size), ``labels.coco.json``
-    (the visible loops of the labelled class, file names relative to ``images``, so that the two serve as input and
-    labels of a run), ``truth.csv`` (every loop of every class, see `fields.SimulatedField`; `image` as in the COCO)
-    and ``manifest.json`` (settings with their hash, and each image's hash). The manifest comes last: where it is,
-    the set is whole. Images of another set in that folder are left alone.
+    (what an expert would label, file names relative to ``images``, so that the two serve as input and labels of a run;
+    not where a kind has no labels), ``truth.csv`` (every object, or image; `image` as in the COCO), a folder for each
+    map of truth (``thickness_nm/…tif``, 32 bit) and ``manifest.json`` (settings with their hash, and each image's
+    hash). The manifest comes last: where it is, the set is whole. Images of another set in that folder are left alone.
 
     Parameters
     ----------
+    kind : str
+        A name in `kinds.KINDS`.
     n : int
         Number of images, at least 1; the preset's conditions take turns.
     seed : int
         Not negative.
     preset : str or Preset
-        A name in `presets.PRESETS`, or settings of one's own.
+        A name among the kind's presets, or settings of one's own; empty: the kind's first.
     output_dir : Path
         Made if missing.
     progress : callable, optional
         Called with the number of images done and `n` after each.
+    n_jobs : int
+        Processes.
 
     Returns
     -------
@@ -58,42 +70,35 @@ def simulate_loops(
     Raises
     ------
     SettingsError
-        There is no preset of that name, or `n` or `seed` is out of range.
+        There is no kind or preset of that name, or `n` or `seed` is out of range.
     """
     if n < 1 or seed < 0:
         raise SettingsError(f"A data set needs at least one image and a seed of at least 0, not n={n}, seed={seed}.")
-    preset = find_preset(preset)
+    preset = find_preset(kind, preset)
     output = Path(output_dir)
     manifest = output / "manifest.json"
     manifest.unlink(missing_ok=True)
-    coco: dict[str, Any] = {
-        "info": {"description": f"Simulated dislocation loops, preset {preset.name}, seed {seed}"},
-        "categories": [{"id": 1, "name": preset.labelled_class, "supercategory": "loop"}],
-        "images": [],
-        "annotations": [],
-    }
+    coco = _Coco(f"Simulated {kind}, preset {preset.name}, seed {seed}", preset.categories)
     tables, entries = [], []
-    for index in range(n):
-        field = simulate_field(preset, seed, index)
-        path = output / IMAGES_FOLDER / field.micrograph.image
-        write_tiff(field, path)
-        add_to_coco(coco, field)
-        tables.append(field.truth)
+    for done, image in enumerate(_in_order(partial(_write_image, kind, preset, seed, output), n, n_jobs), 1):
+        coco.add(image)
+        tables.append(image.truth)
         entries.append(
             {
-                "image": field.micrograph.image,
-                "condition": field.condition,
-                "n_labels": int(field.labelled.sum()),
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "image": image.image,
+                "condition": image.condition,
+                "n_labels": len(image.annotations),
+                "sha256": image.sha256,
             }
         )
         if progress is not None:
-            progress(index + 1, n)
-    write_json(coco, output / LABELS_FILE)
+            progress(done, n)
+    if preset.categories:
+        write_json(coco.content, output / LABELS_FILE)
     write_csv(pd.concat(tables, ignore_index=True), output / "truth.csv")
     write_json(
         {
-            "kind": "loops",
+            "kind": kind,
             "simulation_version": SIMULATION_VERSION,
             "n": n,
             "seed": seed,
@@ -101,7 +106,7 @@ def simulate_loops(
             "settings": preset.to_dict(),
             "settings_sha256": preset.sha256(),
             "images_folder": IMAGES_FOLDER,
-            "labels": LABELS_FILE,
+            "labels": LABELS_FILE if preset.categories else None,
             "truth": "truth.csv",
             "images": entries,
         },
@@ -110,42 +115,85 @@ def simulate_loops(
     return manifest
 
 
-def write_tiff(field: SimulatedField, path: Path) -> None:
-    """Write a field as an ImageJ TIFF with its pixel size in nm."""
-    per_px = 1 / (field.micrograph.pixel_size_nm or 1)
+def write_tiff(micrograph: Micrograph, path: Path) -> None:
+    """Write a micrograph as an ImageJ TIFF with its pixel size in nm."""
+    per_px = 1 / (micrograph.pixel_size_nm or 1)
+    metadata: dict[str, Any] = {"unit": "nm", "axes": "YX"}
     write_atomic(
         path,
         lambda temporary: tifffile.imwrite(
-            temporary,
-            field.micrograph.pixels,
-            imagej=True,
-            resolution=(per_px, per_px),
-            metadata={"unit": "nm", "axes": "YX"},
+            temporary, micrograph.pixels, imagej=True, resolution=(per_px, per_px), metadata=metadata
         ),
     )
 
 
-def add_to_coco(coco: dict[str, Any], field: SimulatedField) -> None:
-    """Append a field's image and its labelled loops to a COCO dictionary, in place.
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """What is needed of an image once it is written."""
 
-    COCO counts from the corner of the top left pixel, half a px from its centre; outlines end at the image's border.
-    """
-    height, width = field.micrograph.shape
-    number = len(coco["images"]) + 1
-    coco["images"].append({"id": number, "file_name": field.micrograph.image, "height": height, "width": width})
-    for row in np.flatnonzero(field.labelled):
-        points = np.clip(field.outlines[row] + 0.5, 0, [width, height])
-        low, high = points.min(0), points.max(0)
-        x, y = points[:, 0], points[:, 1]
-        area = 0.5 * abs(float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)))
-        coco["annotations"].append(
-            {
-                "id": len(coco["annotations"]) + 1,
-                "image_id": number,
-                "category_id": 1,
-                "bbox": [round(float(v), 2) for v in (*low, *(high - low))],
-                "area": round(area, 2),
-                "iscrowd": 0,
-                "segmentation": [[round(float(v), 2) for v in points.ravel()]],
-            }
-        )
+    image: str
+    condition: str
+    shape: tuple[int, int]
+    sha256: str
+    truth: pd.DataFrame
+    annotations: tuple[Annotation, ...]
+
+
+def _write_image(kind: str, preset: Preset, seed: int, output: Path, index: int) -> _Written:
+    made = KINDS[kind].simulate(preset, seed, index)
+    name = made.micrograph.image
+    path = output / IMAGES_FOLDER / name
+    write_tiff(made.micrograph, path)
+    for quantity, values in made.maps.items():
+        write_tiff(Micrograph(values, name, calibration=made.micrograph.calibration), output / quantity / name)
+    return _Written(
+        image=name,
+        condition=made.condition,
+        shape=made.micrograph.shape,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        truth=made.truth,
+        annotations=made.annotations,
+    )
+
+
+def _in_order(write: Callable[[int], _Written], n: int, n_jobs: int) -> Iterator[_Written]:
+    if min(n, n_jobs) <= 1:
+        yield from map(write, range(n))
+        return
+    with multiprocessing.get_context("spawn").Pool(min(n, n_jobs), cv2.setNumThreads, (1,)) as pool:
+        yield from pool.imap(write, range(n))
+
+
+class _Coco:
+    """COCO counts from the corner of the top left pixel, half a px from its centre; outlines end at the border."""
+
+    def __init__(self, description: str, categories: tuple[str, ...]) -> None:
+        self._numbers = {name: number for number, name in enumerate(categories, 1)}
+        self.content: dict[str, Any] = {
+            "info": {"description": description},
+            "categories": [{"id": number, "name": name} for name, number in self._numbers.items()],
+            "images": [],
+            "annotations": [],
+        }
+
+    def add(self, image: _Written) -> None:
+        """Append an image and its labelled objects."""
+        height, width = image.shape
+        images, annotations = self.content["images"], self.content["annotations"]
+        images.append({"id": len(images) + 1, "file_name": image.image, "height": height, "width": width})
+        for annotation in image.annotations:
+            points = np.clip(annotation.outline + 0.5, 0, [width, height])
+            low, high = points.min(0), points.max(0)
+            x, y = points[:, 0], points[:, 1]
+            area = 0.5 * abs(float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": len(images),
+                    "category_id": self._numbers[annotation.label],
+                    "bbox": [round(float(v), 2) for v in (*low, *(high - low))],
+                    "area": round(area, 2),
+                    "iscrowd": 0,
+                    "segmentation": [[round(float(v), 2) for v in points.ravel()]],
+                }
+            )

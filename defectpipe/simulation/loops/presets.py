@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any
 
-from defectpipe.errors import SettingsError
 from defectpipe.simulation.acquisition import Acquisition
-
-Range = tuple[float, float]
+from defectpipe.simulation.preset import Preset, Range
 
 
 @dataclass(frozen=True)
@@ -38,14 +33,13 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Preset:
+class LoopPreset(Preset):
     """A kind of data set. A range (low, high) is drawn from uniformly, once an image or once a loop.
 
     Numbers of unlabelled objects are per megapixel; sizes in px are those of the image. `rim_share` is the standard
     deviation of an open loop's rim over the loop's diameter; at most 3.5 px.
     """
 
-    name: str
     shape: tuple[int, int]
     pixel_size_nm: tuple[float, ...]
     conditions: tuple[Condition, ...]
@@ -78,19 +72,16 @@ class Preset:
     pale_rings_per_megapixel: Range = (2.0, 7.0)
     black_dots_per_megapixel: Range = (20.0, 90.0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All settings as plain JSON types."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-    def sha256(self) -> str:
-        """Hash of all settings."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The labelled class."""
+        return (self.labelled_class,)
 
 
 _SCAN = Acquisition(scan_distortion=0.03, flyback_px=1.0, detector_rms=0.012, line_rms=0.004)
 
-PRESETS: dict[str, Preset] = {
-    "demo": Preset(
+PRESETS: dict[str, LoopPreset] = {
+    "demo": LoopPreset(
         name="demo",
         shape=(768, 1024),
         pixel_size_nm=(0.4,),
@@ -102,7 +93,7 @@ PRESETS: dict[str, Preset] = {
         labelled_class="open",
         acquisition=_SCAN,
     ),
-    "fecral": Preset(
+    "fecral": LoopPreset(
         name="fecral",
         shape=(1024, 1024),
         pixel_size_nm=(0.2832, 0.47852, 0.86914),
@@ -134,7 +125,7 @@ PRESETS: dict[str, Preset] = {
         pale_rings_per_megapixel=(0.0, 20.0),
         black_dots_per_megapixel=(0.0, 300.0),
     ),
-    "316l": Preset(
+    "316l": LoopPreset(
         name="316l",
         shape=(512, 512),
         pixel_size_nm=(200 / 512,),
@@ -159,18 +150,3 @@ PRESETS: dict[str, Preset] = {
         black_dots_per_megapixel=(40.0, 200.0),
     ),
 }
-
-
-def find_preset(preset: str | Preset) -> Preset:
-    """The preset of that name, or the one given.
-
-    Raises
-    ------
-    SettingsError
-        There is none of that name.
-    """
-    if isinstance(preset, Preset):
-        return preset
-    if preset not in PRESETS:
-        raise SettingsError(f"There is no simulation preset '{preset}'; known: {', '.join(PRESETS)}.")
-    return PRESETS[preset]

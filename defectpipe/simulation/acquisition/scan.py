@@ -1,82 +1,13 @@
-"""How the microscope turns a specimen into an image: probe, scan, dose, detector. Shared by every simulator.
-
-The order is that of the instrument. The probe blurs the specimen, the scan samples it at displaced places, and only
-then electrons are counted: noise that is added before a blur would be smooth, and would give every edge away.
-"""
+"""Where the probe is while it scans: wander, mains hum, drift, flyback, and objects that move meanwhile."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from defectpipe.simulation.acquisition.settings import Acquisition
+
 _SAMPLES_PER_LINE = 16  # of the probe's wander in time; carries frequencies up to 8 per line
-
-
-@dataclass(frozen=True)
-class Acquisition:
-    """Settings of one scan.
-
-    Parameters
-    ----------
-    probe_sigma_px : float
-        Standard deviation of the probe, and of all else that blurs the signal.
-    dose_per_px : float
-        Electrons per px where the specimen lets all of them through; the noise there is 1 / sqrt(dose) of the signal.
-    scan_distortion : float
-        RMS deviation of the local magnification (the Jacobian's determinant) from 1, without drift and flyback.
-    mains_share : float
-        Share of the wander that comes from the mains, 0 to 1; the rest falls as one over frequency.
-    drift_x_px, drift_y_px : float
-        Linear drift of the specimen from the first to the last pixel.
-    flyback_px : float
-        Lag at the start of each line; it decays within 4 % of the line.
-    detector_rms : float
-        Standard deviation of the detector's own noise, as a share of the full beam.
-    line_rms : float
-        Standard deviation of the offset of whole lines, as a share of the full beam.
-    noise_length_x_px, noise_length_y_px : float
-        Length of the two-sided exponential that correlates the shot noise; 0 leaves it white. Autocorrelation over k
-        px: q^k (1 + k (1 - q²) / (1 + q²)) with q = exp(-1 / length). Real images have 0.4 to 0.9 for k = 1.
-    grey_level : float
-        Share of the full scale at which the median of the signal is recorded.
-    gain : float
-        Slope of the recorded grey value about that median, relative to the signal's.
-    bits : int
-        8 or 16.
-    dwell_us, line_pause_us, mains_hz : float
-        Timing.
-    """
-
-    probe_sigma_px: float = 0.8
-    dose_per_px: float = 300.0
-    scan_distortion: float = 0.05
-    mains_share: float = 0.15
-    drift_x_px: float = 0.0
-    drift_y_px: float = 0.0
-    flyback_px: float = 0.0
-    detector_rms: float = 0.01
-    line_rms: float = 0.0
-    noise_length_x_px: float = 0.0
-    noise_length_y_px: float = 0.0
-    grey_level: float = 0.6
-    gain: float = 1.0
-    bits: int = 8
-    dwell_us: float = 8.0
-    line_pause_us: float = 800.0
-    mains_hz: float = 50.0
-
-
-def blur_probe(transmitted: np.ndarray, sigma_px: float) -> np.ndarray:
-    """The specimen as the probe sees it: a Gaussian blur, mirrored at the border.
-
-    Returns
-    -------
-    ndarray of float32, same shape
-    """
-    values = np.asarray(transmitted, np.float32)
-    return values if sigma_px <= 0 else cv2.GaussianBlur(values, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT)
 
 
 def scan_field(shape: tuple[int, int], acquisition: Acquisition, rng: np.random.Generator) -> np.ndarray:
@@ -162,49 +93,39 @@ def to_image(points: np.ndarray, field: np.ndarray) -> np.ndarray:
     return np.stack([at_x, at_y], -1).reshape(points.shape)
 
 
-def detect(fraction: np.ndarray, acquisition: Acquisition, rng: np.random.Generator) -> np.ndarray:
-    """Counted electrons, over those of the full beam.
+def moving(
+    field: np.ndarray, centre_px: tuple[float, float], shift_px: tuple[float, float], turn_deg: float = 0.0
+) -> np.ndarray:
+    """Displacement field for an object that moves evenly while the frame is scanned.
 
-    The correlation acts on the shot noise alone, at constant variance: what it would do to the signal is counted in the
-    probe's blur, so that the truth does not hang on the noise.
+    It is where the specimen says at half time, and the scan's own field acts on it besides.
 
     Parameters
     ----------
-    fraction : ndarray, shape (height, width)
-        Share of the beam that reaches the detector; negative values count as 0.
+    field : ndarray, shape (2, height, width)
+        Of the scan.
+    centre_px : tuple of float
+        x, y about which the object turns.
+    shift_px : tuple of float
+        Movement along x and y from the first line to the last.
+    turn_deg : float
+        Turn from the first line to the last, counter-clockwise as seen.
 
     Returns
     -------
-    ndarray of float32, shape (height, width)
+    ndarray of float32, shape (2, height, width)
     """
-    expected = np.maximum(np.asarray(fraction, float), 0)
-    noise = (rng.poisson(expected * acquisition.dose_per_px) / acquisition.dose_per_px - expected).astype(np.float32)
-    kernels = [_noise_kernel(v) for v in (acquisition.noise_length_x_px, acquisition.noise_length_y_px)]
-    if max(k.size for k in kernels) > 1:
-        noise = cv2.sepFilter2D(noise, cv2.CV_32F, kernels[0], kernels[1], borderType=cv2.BORDER_REFLECT)
-    signal = expected.astype(np.float32) + noise
-    signal += acquisition.detector_rms * rng.standard_normal(signal.shape, np.float32)
-    return signal + acquisition.line_rms * rng.standard_normal((signal.shape[0], 1), np.float32)
-
-
-def noise_std(fraction: float, acquisition: Acquisition) -> float:
-    """Standard deviation of one pixel where `fraction` of the beam arrives, in units of the full beam."""
-    variance = max(fraction, 0.0) / acquisition.dose_per_px + acquisition.detector_rms**2 + acquisition.line_rms**2
-    return float(np.sqrt(variance))
-
-
-def digitise(signal: np.ndarray, acquisition: Acquisition) -> np.ndarray:
-    """Grey values of 8 or 16 bit: the signal's median at `grey_level`, clipped at both ends of the scale.
-
-    Returns
-    -------
-    ndarray of uint8 or uint16, same shape
-    """
-    full = 2**acquisition.bits - 1
-    middle = float(np.median(signal))
-    relative = signal / middle - 1 if middle > 0 else np.zeros_like(signal)
-    grey = full * acquisition.grey_level * (1 + acquisition.gain * relative)
-    return np.clip(np.rint(grey), 0, full).astype(np.uint8 if acquisition.bits <= 8 else np.uint16)
+    _, height, width = field.shape
+    # a line takes the share 1 / height of the frame's time, the place within it hardly any
+    time = ((np.arange(height) + 0.5) / height - 0.5)[:, None]
+    back = np.deg2rad(turn_deg) * time
+    x, y = np.arange(width)[None], np.arange(height)[:, None]
+    u = x + field[0] - centre_px[0] - shift_px[0] * time
+    v = y + field[1] - centre_px[1] - shift_px[1] * time
+    c, s = np.cos(back), np.sin(back)
+    # y points down: a counter-clockwise turn takes (u, v) to (c u + s v, -s u + c v); this undoes it
+    moved = np.stack([c * u - s * v + centre_px[0] - x, s * u + c * v + centre_px[1] - y])
+    return moved.astype(np.float32)
 
 
 def _one_over_f(count: int, step_s: float, rng: np.random.Generator) -> np.ndarray:
@@ -241,11 +162,3 @@ def _sample(field: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray
     bottom = field[:, y1, x0] * (1 - fx) + field[:, y1, x1] * fx
     u, v = top * (1 - fy) + bottom * fy
     return u, v
-
-
-def _noise_kernel(length_px: float) -> np.ndarray:
-    if length_px <= 0:
-        return np.ones(1, np.float32)
-    reach = int(np.ceil(6 * length_px))
-    kernel = np.exp(-np.abs(np.arange(-reach, reach + 1)) / length_px)
-    return (kernel / np.sqrt((kernel**2).sum())).astype(np.float32)

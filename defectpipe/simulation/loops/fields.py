@@ -11,10 +11,9 @@ import pandas as pd
 from defectpipe.boxes import touches_border
 from defectpipe.io.tables import LABEL_COLUMNS, labels_table
 from defectpipe.micrograph import Calibration, Micrograph
-from defectpipe.simulation import distractors
 from defectpipe.simulation.acquisition import (
     Acquisition,
-    blur_probe,
+    blur,
     detect,
     digitise,
     distort,
@@ -22,8 +21,11 @@ from defectpipe.simulation.acquisition import (
     scan_field,
     to_image,
 )
-from defectpipe.simulation.loops import HALF_WIDTH, Loop, add_loop, outline, polygon_ellipse, rim_contrast
-from defectpipe.simulation.presets import Condition, Preset, Range, find_preset
+from defectpipe.simulation.images import Annotation, SimulatedImage
+from defectpipe.simulation.loops import distractors
+from defectpipe.simulation.loops.loop import HALF_WIDTH, Loop, add_loop, outline, polygon_ellipse, rim_contrast
+from defectpipe.simulation.loops.presets import Condition, LoopPreset
+from defectpipe.simulation.preset import Range
 
 TRUTH_COLUMNS = [
     "image",
@@ -49,37 +51,31 @@ _PLAIN = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class SimulatedField:
-    """One image and what is in it.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SimulatedField(SimulatedImage):
+    """One image of loops and what is in it.
+
+    `truth` has the columns `TRUTH_COLUMNS`, one row a loop of any class; the ellipse through the rim's ridge, moved and
+    deformed as the scan does it. `cnr`: mean contrast of the rim over the noise of one px. `visible`: the centre is
+    inside the image, and the contrast to noise over the whole rim reaches 10, twice Rose's limit.
 
     Parameters
     ----------
-    micrograph : Micrograph
-        Calibrated; named ``CONDITION_field-NNN.tif``.
-    truth : DataFrame
-        Columns `TRUTH_COLUMNS`, one row a loop of any class; the ellipse through the rim's ridge, moved and
-        deformed as the scan does it. `cnr`: mean contrast of the rim over the noise of one px. `visible`: the centre is
-        inside the image, and the contrast to noise over the whole rim reaches 10, twice Rose's limit.
     outlines : tuple of ndarray, each of shape (64, 2)
         The ridge (closed: the edge) of each row's loop, in px of the image; it may leave the image.
     labelled_class : str
         The class that an expert would label here.
-    condition : str
     acquisition : Acquisition
     """
 
-    micrograph: Micrograph
-    truth: pd.DataFrame
     outlines: tuple[np.ndarray, ...]
     labelled_class: str
-    condition: str
     acquisition: Acquisition
 
     @property
     def labelled(self) -> np.ndarray:
         """Which rows of `truth` an expert would label: those of the labelled class that are visible."""
-        return ((self.truth["class"] == self.labelled_class) & self.truth["visible"]).to_numpy(bool)
+        return _labelled_rows(self.truth, self.labelled_class)
 
     @property
     def labels(self) -> pd.DataFrame:
@@ -91,25 +87,19 @@ class SimulatedField:
         return labels_table(rows[LABEL_COLUMNS])
 
 
-def simulate_field(preset: str | Preset, seed: int, index: int = 0) -> SimulatedField:
+def simulate_field(preset: LoopPreset, seed: int, index: int = 0) -> SimulatedField:
     """One image of a data set.
 
     Depends on `preset`, `seed` and `index` alone: the images of a larger set begin with those of a smaller one.
 
     Parameters
     ----------
-    preset : str or Preset
+    preset : LoopPreset
     seed : int
         Not negative.
     index : int
         Number of the image in the set, from 0; the conditions take turns.
-
-    Raises
-    ------
-    SettingsError
-        There is no preset of that name.
     """
-    preset = find_preset(preset)
     condition = preset.conditions[index % len(preset.conditions)]
     number = index // len(preset.conditions) + 1
     # one stream for each stage: what one of them draws does not shift the others
@@ -125,13 +115,16 @@ def simulate_field(preset: str | Preset, seed: int, index: int = 0) -> Simulated
     for loop in loops:
         add_loop(attenuation, loop, _MARGIN_PX, texture)
     field = scan_field(preset.shape, acquisition, scan_rng)
-    clean = distort(blur_probe(np.exp(-attenuation), acquisition.probe_sigma_px), field, _MARGIN_PX)
+    clean = distort(blur(np.exp(-attenuation), acquisition), field, _MARGIN_PX)
     pixels = digitise(detect(clean, acquisition, count_rng), acquisition)
     name = f"{condition.name}_field-{number:03d}.tif"
     outlines = tuple(to_image(outline(loop), field) for loop in loops)
+    truth = _truth(name, loops, outlines, plain, acquisition, pixel_size_nm, preset.shape)
+    labelled = _labelled_rows(truth, preset.labelled_class)
     return SimulatedField(
         micrograph=Micrograph(pixels, name, calibration=Calibration(pixel_size_nm, "simulation"), modality="STEM"),
-        truth=_truth(name, loops, outlines, plain, acquisition, pixel_size_nm, preset.shape),
+        truth=truth,
+        annotations=tuple(Annotation(preset.labelled_class, outlines[row]) for row in np.flatnonzero(labelled)),
         outlines=outlines,
         labelled_class=preset.labelled_class,
         condition=condition.name,
@@ -139,7 +132,11 @@ def simulate_field(preset: str | Preset, seed: int, index: int = 0) -> Simulated
     )
 
 
-def _draw_acquisition(preset: Preset, condition: Condition, rng: np.random.Generator) -> Acquisition:
+def _labelled_rows(truth: pd.DataFrame, labelled_class: str) -> np.ndarray:
+    return ((truth["class"] == labelled_class) & truth["visible"]).to_numpy(bool)
+
+
+def _draw_acquisition(preset: LoopPreset, condition: Condition, rng: np.random.Generator) -> Acquisition:
     return dataclasses.replace(
         preset.acquisition,
         probe_sigma_px=rng.uniform(*preset.probe_sigma_px),
@@ -153,13 +150,13 @@ def _draw_acquisition(preset: Preset, condition: Condition, rng: np.random.Gener
     )
 
 
-def _foil(preset: Preset, rng: np.random.Generator) -> np.ndarray:
+def _foil(preset: LoopPreset, rng: np.random.Generator) -> np.ndarray:
     height, width = preset.shape
     shape = (height + 2 * _MARGIN_PX, width + 2 * _MARGIN_PX)
     return distractors.background(shape, rng.uniform(*preset.unevenness), rng)
 
 
-def _add_distractors(preset: Preset, attenuation: np.ndarray, rng: np.random.Generator) -> None:
+def _add_distractors(preset: LoopPreset, attenuation: np.ndarray, rng: np.random.Generator) -> None:
     def count(per_megapixel: Range) -> int:
         return int(rng.poisson(rng.uniform(*per_megapixel) * attenuation.size / 1e6))
 
@@ -173,7 +170,7 @@ def _add_distractors(preset: Preset, attenuation: np.ndarray, rng: np.random.Gen
     distractors.add_black_dots(attenuation, rng, count(preset.black_dots_per_megapixel), (0.9, 2.2), 0.4)
 
 
-def _draw_loops(preset: Preset, condition: Condition, pixel_size_nm: float, rng: np.random.Generator) -> list[Loop]:
+def _draw_loops(preset: LoopPreset, condition: Condition, pixel_size_nm: float, rng: np.random.Generator) -> list[Loop]:
     height, width = preset.shape
     megapixels = height * width / 1e6
     loops: list[Loop] = []
@@ -194,7 +191,7 @@ def _draw_loops(preset: Preset, condition: Condition, pixel_size_nm: float, rng:
     return loops
 
 
-def _labelled(preset: Preset, diameter: float, rng: np.random.Generator) -> Loop:
+def _labelled(preset: LoopPreset, diameter: float, rng: np.random.Generator) -> Loop:
     if preset.labelled_class == "closed":
         return _closed(preset, diameter, rng.uniform(*preset.attenuation), rng)
     # a minor axis of less than 9 px would close the ring
@@ -217,12 +214,12 @@ def _labelled(preset: Preset, diameter: float, rng: np.random.Generator) -> Loop
     )
 
 
-def _closed(preset: Preset, diameter: float, attenuation: float, rng: np.random.Generator) -> Loop:
+def _closed(preset: LoopPreset, diameter: float, attenuation: float, rng: np.random.Generator) -> Loop:
     ratio, softness, halo = rng.uniform(0.55, 1.0), rng.uniform(*preset.closed_softness_px), rng.uniform(*preset.halo)
     return Loop("closed", 0, 0, diameter, ratio * diameter, rng.uniform(0, 180), softness, attenuation, halo=halo)
 
 
-def _place(loop: Loop, placed: list[Loop], preset: Preset, rng: np.random.Generator) -> None:
+def _place(loop: Loop, placed: list[Loop], preset: LoopPreset, rng: np.random.Generator) -> None:
     """Put the loop anywhere, also across the border; on others only with the preset's probability of overlap."""
     height, width = preset.shape
     reach = 0.5 * loop.diameter_px

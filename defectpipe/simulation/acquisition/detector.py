@@ -1,0 +1,67 @@
+"""Counting of electrons, the detector's own noise, and grey values."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from defectpipe.simulation.acquisition.settings import Acquisition
+
+
+def detect(fraction: np.ndarray, acquisition: Acquisition, rng: np.random.Generator) -> np.ndarray:
+    """Counted electrons, over those of the full beam.
+
+    The correlation acts on the shot noise alone, at constant variance: what it would do to the signal is counted in the
+    probe's blur, so that the truth does not hang on the noise.
+
+    Parameters
+    ----------
+    fraction : ndarray, shape (height, width)
+        Share of the beam that reaches the detector; negative values count as 0.
+
+    Returns
+    -------
+    ndarray of float32, shape (height, width)
+    """
+    expected = np.maximum(np.asarray(fraction, float), 0)
+    noise = (rng.poisson(expected * acquisition.dose_per_px) / acquisition.dose_per_px - expected).astype(np.float32)
+    kernels = [_noise_kernel(v) for v in (acquisition.noise_length_x_px, acquisition.noise_length_y_px)]
+    if max(k.size for k in kernels) > 1:
+        noise = cv2.sepFilter2D(noise, cv2.CV_32F, kernels[0], kernels[1], borderType=cv2.BORDER_REFLECT)
+    signal = expected.astype(np.float32) + noise
+    signal += acquisition.detector_rms * rng.standard_normal(signal.shape, np.float32)
+    return signal + acquisition.line_rms * rng.standard_normal((signal.shape[0], 1), np.float32)
+
+
+def noise_std(fraction: float, acquisition: Acquisition) -> float:
+    """Standard deviation of one pixel where `fraction` of the beam arrives, in units of the full beam."""
+    variance = max(fraction, 0.0) / acquisition.dose_per_px + acquisition.detector_rms**2 + acquisition.line_rms**2
+    return float(np.sqrt(variance))
+
+
+def digitise(signal: np.ndarray, acquisition: Acquisition) -> np.ndarray:
+    """Grey values of 8 or 16 bit, clipped at both ends of the scale.
+
+    The signal's median lies at `grey_level`, as an operator sets the brightness; with a `black_level` the detector's
+    scale is fixed, whatever is in the image.
+
+    Returns
+    -------
+    ndarray of uint8 or uint16, same shape
+    """
+    full = 2**acquisition.bits - 1
+    if acquisition.black_level is not None:
+        grey = full * (acquisition.black_level + acquisition.gain * signal)
+    else:
+        middle = float(np.median(signal))
+        relative = signal / middle - 1 if middle > 0 else np.zeros_like(signal)
+        grey = full * acquisition.grey_level * (1 + acquisition.gain * relative)
+    return np.clip(np.rint(grey), 0, full).astype(np.uint8 if acquisition.bits <= 8 else np.uint16)
+
+
+def _noise_kernel(length_px: float) -> np.ndarray:
+    if length_px <= 0:
+        return np.ones(1, np.float32)
+    reach = int(np.ceil(6 * length_px))
+    kernel = np.exp(-np.abs(np.arange(-reach, reach + 1)) / length_px)
+    return (kernel / np.sqrt((kernel**2).sum())).astype(np.float32)

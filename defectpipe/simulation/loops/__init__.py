@@ -1,0 +1,1 @@
+"""Dislocation loops in irradiated alloys, among what else a real foil shows."""
