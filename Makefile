@@ -40,7 +40,7 @@ format: setup
 
 ## write requirements.txt again, from pyproject.toml: one lock for Python 3.11 to 3.13, Linux and macOS
 requirements:
-	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra formats --extra dev \
+	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra formats --extra notebooks --extra dev \
 		--generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade --output-file requirements.txt
 
 clean:
