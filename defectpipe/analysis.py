@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from defectpipe.boxes import convert, touches_border
+from defectpipe.boxes import convert, shrink, touches_border
 from defectpipe.detection.scan import find_candidates
 from defectpipe.detection.tiles import find_candidates_by_tiles
 from defectpipe.io.tables import LOOP_COLUMNS
@@ -83,7 +83,8 @@ def screen_candidates(m: Micrograph, candidates: pd.DataFrame, model: LoopModel,
     else:
         found = screen(working_image(m, model)[0], working, model.network, model.seen, model.screening)
     threshold = model.threshold if settings.screening.threshold is None else settings.screening.threshold
-    boxes = _of_picture(clip(from_working(found.boxes, factor), m.analysed_shape), m)
+    scaled = shrink(from_working(found.boxes, factor), 1 / model.box_scale)
+    boxes = _of_picture(clip(scaled, m.analysed_shape), m)
     table = pd.DataFrame(boxes, columns=BOX_COLUMNS).assign(
         detection_score=candidates["detection_score"].to_numpy(float)[found.candidates],
         screening_score=found.scores,

@@ -146,3 +146,9 @@ def group_by_tile(boxes: np.ndarray, tile_px: int, offset_px: int = 0, most: int
 def _resized(boxes: np.ndarray, side: np.ndarray) -> np.ndarray:
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     return np.concatenate([centre - side / 2, centre + side / 2], 1)
+
+
+def shrink(boxes: np.ndarray, factor: float) -> np.ndarray:
+    """Boxes about the same centres with sides divided by `factor`."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / (2 * factor)
+    return np.concatenate([centre - half, centre + half], 1)

@@ -17,6 +17,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "threshold": (0.0, 1.0),
     "max_candidates_per_megapixel": (1, 100_000),
     "box_spread": (1e-3, 10.0),
+    "box_scale": (0.5, 2.0),
     "scan.context": (0.1, 10.0),
     "scan.min_side_px": (1.0, 1e4),
     "scan.max_side_px": (1.0, 1e5),

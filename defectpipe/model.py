@@ -27,7 +27,7 @@ MAX_BYTES = {CASCADE: MAX_XML_BYTES, WEIGHTS: 2**28, ONNX: MAX_ONNX_BYTES}
 _FILES_USED = {"candidates": (CASCADE,), "screening": (ONNX,), "measurement": ()}
 _CARD_USED = {
     "candidates": ("scan", "max_candidates_per_megapixel", "working_pixel_size_nm"),
-    "screening": ("screener", "screening", "threshold", "working_pixel_size_nm"),
+    "screening": ("screener", "screening", "box_scale", "threshold", "working_pixel_size_nm"),
     "measurement": ("box_convention", "polarity", "box_spread"),
 }
 
@@ -146,6 +146,11 @@ class LoopModel:
     def polarity(self) -> str:
         """Rim against background, for the measurement: ``dark``, ``bright`` or ``auto``."""
         return str(self.card["polarity"])
+
+    @property
+    def box_scale(self) -> float:
+        """What the sides of the screener's boxes are multiplied by: on unseen families they come out small."""
+        return float(self.card["box_scale"])
 
     @property
     def box_spread(self) -> float:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from defectpipe.analysis import BOX_COLUMNS, detect_candidates, measure_loops, screen_candidates
+from defectpipe.boxes import touches_border
 from defectpipe.detection.training import CascadeRecipe
 from defectpipe.errors import LabelError, ModelError, SettingsError
 from defectpipe.io.tables import LOOP_COLUMNS
@@ -25,6 +26,7 @@ from defectpipe.settings import ScreeningSettings, Settings
 from defectpipe.simulation.loops.fields import simulate_field
 from defectpipe.simulation.loops.presets import PRESETS
 from defectpipe.training import TrainingImage, TrainingRecipe, train_loop_model
+from defectpipe.training.box_scale import box_scale, choose_box_scales
 from defectpipe.training.figures import HeldOut, cascade_recall, held_out_figures, with_candidate_boxes
 from defectpipe.training.folds import assign_folds
 
@@ -208,6 +210,39 @@ def test_cascade_recall_keeps_to_its_budget() -> None:
     assert half["recall_20px"] <= 0.5
     # all four images hold their loops at the same places, so that chance finds them too
     assert everything["recall_20px_of_shuffled_candidates"] == 1.0
+
+
+def test_boxes_that_come_out_small_are_scaled_by_what_other_folds_say() -> None:
+    h = held_out(1.0, 10)  # 40 labels of side 30 in each fold
+    half = np.where(h.loops["image"].map(h.folds) == 0, 13.5, 12.0)
+    small = h.loops.assign(
+        **{f"{axis}{end}_px": h.loops[f"{axis}_px"] + sign * half for axis in "xy" for end, sign in ((0, -1), (1, 1))}
+    )
+    twice = pd.concat([small.assign(image=small["image"] + tail) for tail in ("", "-2")], ignore_index=True)
+    names = [f"{i}.tif{tail}" for i in range(4) for tail in ("", "-2", "-3")]
+    wide = dataclasses.replace(
+        h,
+        shapes=dict.fromkeys(names, (400, 900)),
+        labels={name: h.labels[name[:5]] for name in names},
+        folds={name: int(name[0]) % 2 for name in names},
+        loops=pd.concat([twice, small.assign(image=small["image"] + "-3")], ignore_index=True),
+    )
+    assert choose_box_scales(wide)[1] == {0: 1.25, 1: round(30 / 27, 3)}
+    assert box_scale(h, [0]) == 1.0, "20 labels say too little"
+
+
+@pytest.mark.slow
+def test_the_boxes_of_a_model_are_scaled_as_its_card_says(trained: tuple[Path, list[TrainingImage]]) -> None:
+    model, m = LoopModel.load(trained[0]), field(40).micrograph
+    assert model.box_scale == model.card["held_out"]["box_scale"]
+    wider = dataclasses.replace(model, card=model.card | {"box_scale": 1.3 * model.box_scale})
+    candidates = detect_candidates(m, model, Settings())
+    plain, scaled = (screen_candidates(m, candidates, which, Settings()) for which in (model, wider))
+    boxes, others = plain[BOX_COLUMNS].to_numpy(), scaled[BOX_COLUMNS].to_numpy()
+    whole = ~touches_border(others, m.shape)
+    assert whole.any()
+    np.testing.assert_allclose((others[:, 2:] - others[:, :2])[whole], 1.3 * (boxes[:, 2:] - boxes[:, :2])[whole])
+    np.testing.assert_allclose((others[:, 2:] + others[:, :2])[whole], (boxes[:, 2:] + boxes[:, :2])[whole])
 
 
 def test_loops_get_back_the_boxes_of_their_candidates() -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numba import njit
 
-from defectpipe.boxes import suppress
+from defectpipe.boxes import shrink, suppress
 from defectpipe.detection.cascade import Cascade
 from defectpipe.detection.lbp import corner_offsets, lbp_code
 
@@ -186,12 +186,6 @@ def raw_hits(image: np.ndarray, cascade: Cascade, recipe: ScanRecipe) -> tuple[n
         boxes.append(window_boxes(corners, cascade.window_px, level, recipe, image.shape))
         margins.append(margin)
     return np.concatenate(boxes), np.concatenate(margins)
-
-
-def shrink(boxes: np.ndarray, factor: float) -> np.ndarray:
-    """Boxes about the same centres with sides divided by `factor`."""
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / (2 * factor)
-    return np.concatenate([centre - half, centre + half], 1)
 
 
 @njit(cache=True, nogil=True)

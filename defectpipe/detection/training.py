@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defectpipe.boxes import overlaps, touches_border
+from defectpipe.boxes import overlaps, shrink, touches_border
 from defectpipe.detection.boosting import train_stage
 from defectpipe.detection.cascade import Cascade
 from defectpipe.detection.lbp import code_matrix, corner_offsets, feature_grid, integral_windows
-from defectpipe.detection.scan import Level, ScanRecipe, pyramid, scan_level, shrink, window_boxes
+from defectpipe.detection.scan import Level, ScanRecipe, pyramid, scan_level, window_boxes
 from defectpipe.errors import LabelError
 
 

@@ -132,8 +132,8 @@ def side_errors(held_out: HeldOut, loops: pd.DataFrame) -> dict[str, float | int
         columns = ("x_px", "y_px", "diameter_px", "minor_px", "angle_deg")
         ellipse = ellipse_bounds(*(rows[column].to_numpy(float) for column in columns))
         box = convert(rows[BOX_COLUMNS].to_numpy(float), held_out.box_convention, "tight")
-        measured.append(_long(ellipse) / _long(label) - 1)
-        boxed.append(_long(box) / _long(label) - 1)
+        measured.append(long_sides(ellipse) / long_sides(label) - 1)
+        boxed.append(long_sides(box) / long_sides(label) - 1)
     out: dict[str, float | int] = {"n_pairs": len(np.concatenate(measured))}
     for name, parts in (("measured", measured), ("box_alone", boxed)):
         errors = np.concatenate(parts)
@@ -213,5 +213,6 @@ def _centres(table: pd.DataFrame) -> np.ndarray:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-def _long(boxes: np.ndarray) -> np.ndarray:
+def long_sides(boxes: np.ndarray) -> np.ndarray:
+    """Longer side of each box (n, 4)."""
     return (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0)

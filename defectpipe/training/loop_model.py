@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -19,10 +21,19 @@ from defectpipe.io.tables import read_parquet, write_parquet
 from defectpipe.micrograph import Micrograph
 from defectpipe.model import CARD, FILES
 from defectpipe.statistics.scoring import BOX_COLUMNS
+from defectpipe.training.box_scale import choose_box_scales
 from defectpipe.training.card import model_card
 from defectpipe.training.figures import HeldOut, held_out_figures
 from defectpipe.training.folds import assign_folds
-from defectpipe.training.part import CANDIDATES, LOOPS, part_card, scan_recipe, train_part, working_copy
+from defectpipe.training.part import (
+    CANDIDATES,
+    LOOPS,
+    measure_rescaled,
+    part_card,
+    scan_recipe,
+    train_part,
+    working_copy,
+)
 from defectpipe.training.recipe import TrainingRecipe
 from defectpipe.training.workspace import PartJob, fingerprint, store_images, write_card
 
@@ -104,7 +115,8 @@ def train_loop_model(
         )
         for held_out in parts
     ]
-    folders = _train_parts(jobs, n_jobs or len(os.sched_getaffinity(0)))
+    n_jobs = n_jobs or len(os.sched_getaffinity(0))
+    folders = _train_parts(jobs, n_jobs)
     loops, candidates = (
         pd.concat([read_parquet(folder / table) for folder in folders[:-1]], ignore_index=True)
         for table in (LOOPS, CANDIDATES)
@@ -118,13 +130,17 @@ def train_loop_model(
         candidates,
         recipe.box_convention,
     )
+    box_scale, box_scales = choose_box_scales(held_out)
+    held_out = dataclasses.replace(held_out, loops=_rescaled(jobs[:-1], box_scales, n_jobs))
+    figures = {"box_scale": box_scale, "box_scale_by_fold": {str(f): s for f, s in box_scales.items()}}
+    figures |= held_out_figures(held_out)
     target = models_dir / name
     for file in FILES:
         write_atomic(target / file, (folders[-1] / file).read_bytes())
-    write_parquet(loops, target / HELD_OUT_FOLDER / "loops.parquet")
+    write_parquet(held_out.loops, target / HELD_OUT_FOLDER / "loops.parquet")
     write_parquet(candidates, target / HELD_OUT_FOLDER / "candidates.parquet")
     usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
-    write_card(target / CARD, model_card(name, usage, held_out_figures(held_out), held_out, sizes, recipe, seed))
+    write_card(target / CARD, model_card(name, usage, figures, held_out, sizes, recipe, seed))
     shutil.rmtree(work)
     return target
 
@@ -134,3 +150,9 @@ def _train_parts(jobs: list[PartJob], n_jobs: int) -> list[Path]:
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(n_jobs, len(jobs)), maxtasksperchild=1) as pool:
         return pool.map(train_part, jobs, chunksize=1)
+
+
+def _rescaled(jobs: list[PartJob], scales: Mapping[int, float], n_jobs: int) -> pd.DataFrame:
+    given = [(job, scales[job.held_out]) for job in jobs if job.held_out is not None]
+    with multiprocessing.get_context("spawn").Pool(min(n_jobs, len(given)), cv2.setNumThreads, (1,)) as pool:
+        return pd.concat(pool.starmap(measure_rescaled, given, chunksize=1), ignore_index=True)

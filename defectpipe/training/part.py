@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from defectpipe.analysis import BOX_COLUMNS, detect_candidates, measure_loops, screen_candidates
+from defectpipe.analysis import BOX_COLUMNS, clip, detect_candidates, measure_loops, screen_candidates
+from defectpipe.boxes import shrink
 from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
 from defectpipe.detection.scan import ScanRecipe, find_candidates
 from defectpipe.detection.training import LabelledImage, train_cascade
 from defectpipe.io.files import write_atomic
-from defectpipe.io.tables import write_parquet
+from defectpipe.io.tables import read_parquet, write_parquet
 from defectpipe.model import CARD, CASCADE, FILES, ONNX, WEIGHTS, LoopModel, file_sha256
 from defectpipe.resolution import binning, reduce, to_working
 from defectpipe.screening.samples import Samples, make_samples
@@ -82,6 +83,7 @@ def part_card(job: PartJob, scan: ScanRecipe) -> dict[str, Any]:
         "working_pixel_size_nm": job.working_pixel_size_nm,
         "polarity": recipe.polarity,
         "box_spread": recipe.box_spread,
+        "box_scale": 1.0,
         "threshold": 0.5,
         "max_candidates_per_megapixel": recipe.max_candidates_per_megapixel,
         "scan": dataclasses.asdict(dataclasses.replace(scan, min_side_px=smallest)),
@@ -134,6 +136,23 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
     )
     save_weights(network, job.folder / WEIGHTS)
     export_onnx(network, job.folder / ONNX)
+
+
+def measure_rescaled(job: PartJob, scale: float) -> pd.DataFrame:
+    """The loops of the held-out images with the sides of their boxes multiplied by `scale`, measured anew.
+
+    Boxes at the border were cut before: they grow inwards too, which matters little, for such loops do not count.
+    """
+    model, settings = LoopModel.load(job.folder), Settings()
+    loops = read_parquet(job.folder / LOOPS)
+    tables = []
+    for image in job.held_out_images:
+        rows = loops[loops["image"] == image.image].reset_index(drop=True)
+        m = image.micrograph()
+        boxes = clip(shrink(rows[BOX_COLUMNS].to_numpy(float), 1 / scale), m.shape)
+        rows = rows.assign(kept=True, **dict(zip(BOX_COLUMNS, boxes.T, strict=True)))
+        tables.append(measure_loops(m, rows, model, settings))
+    return pd.concat(tables, ignore_index=True).assign(fold=job.held_out)
 
 
 def _apply(job: PartJob, progress: PartProgress) -> None:
