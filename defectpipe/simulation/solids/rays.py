@@ -46,7 +46,7 @@ CLASSES = (
 _SQRT3 = math.sqrt(3.0)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _plain_distance(kind, s, x, y, z):  # type: ignore[no-untyped-def]
     """Signed distance to the undeformed body, or a lower bound of it; negative inside. `s`: see `shapes.sizes`."""
     if kind == _SPHERE:
@@ -58,11 +58,11 @@ def _plain_distance(kind, s, x, y, z):  # type: ignore[no-untyped-def]
         u, v, w = u / s[0], v / s[1], w / s[2]
         slope = math.sqrt(u * u + v * v + w * w)
         return (level - 1.0) * level / slope if slope > 1e-12 else -min(s[0], s[1], s[2])
-    if kind == _CUBE or kind == _CUBOID:
+    if kind in (_CUBE, _CUBOID):
         return max(abs(x) - s[0], abs(y) - s[1], abs(z) - s[2])
     if kind == _CYLINDER:
         return max(math.sqrt(x * x + y * y) - s[0], abs(z) - s[1])
-    if kind == _CONE or kind == _PYRAMID:
+    if kind in (_CONE, _PYRAMID):
         across = math.sqrt(x * x + y * y) if kind == _CONE else max(abs(x), abs(y))
         slant = math.sqrt(4 * s[1] * s[1] + s[0] * s[0])
         return max((2 * s[1] * across - s[0] * (s[1] - z)) / slant, -z - s[1])
@@ -78,24 +78,25 @@ def _plain_distance(kind, s, x, y, z):  # type: ignore[no-untyped-def]
     return _helix_distance(s, x, y, z)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _helix_distance(s, x, y, z):  # type: ignore[no-untyped-def]
     # the section in the half-plane through the axis is an ellipse, that of a round wire at a small pitch
     ring, wire, rise, end = s[0], s[1], s[2], s[3]
     cosine = ring / math.sqrt(ring * ring + rise * rise)
     theta = math.atan2(y, x)
-    turn = round((z / rise - theta) / (2 * math.pi))
-    turn = min(max(turn, math.ceil((-end - theta) / (2 * math.pi))), math.floor((end - theta) / (2 * math.pi)))
+    nearest = round((z / rise - theta) / (2 * math.pi))
+    turn = min(max(nearest, math.ceil((-end - theta) / (2 * math.pi))), math.floor((end - theta) / (2 * math.pi)))
     along = (z - rise * (theta + 2 * math.pi * turn)) * cosine
     across = math.sqrt(x * x + y * y) - ring
     distance = math.sqrt(across * across + along * along) - wire
-    for sign in (-1.0, 1.0):
-        dx, dy, dz = x - ring * math.cos(end), y - sign * ring * math.sin(end), z - sign * rise * end
+    if nearest != turn:  # beyond an end, which is round
+        sign = 1.0 if nearest > turn else -1.0
+        dx, dy, dz = x - ring * s[4], y - sign * ring * s[5], z - sign * rise * end
         distance = min(distance, math.sqrt(dx * dx + dy * dy + dz * dz) - wire)
     return distance
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _undo(w, x, y, z):  # type: ignore[no-untyped-def]
     """Where a point of the deformed body was before. `w`: see `deformation.warp`."""
     if w[0] > 0:  # a flat body is deformed along x
@@ -119,7 +120,7 @@ def _undo(w, x, y, z):  # type: ignore[no-untyped-def]
     return x, y, z
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def distance(kind, s, w, dents, x, y, z):  # type: ignore[no-untyped-def]
     """Signed distance to the deformed body, up to a factor; negative inside.
 
@@ -146,9 +147,9 @@ def distance(kind, s, w, dents, x, y, z):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit(cache=True)
-def largest_gradient(kind, s, w, dents, half_box):  # type: ignore[no-untyped-def]
-    """Largest gradient of `distance` on a lattice in the box: 1 of a true distance, more of a deformed body."""
+@njit(cache=True, error_model="numpy")
+def largest_gradient(kind, s, w, dents, half_box, band):  # type: ignore[no-untyped-def]
+    """Largest gradient of `distance` on a lattice in the box, where its value is below `band`; at least 1."""
     largest = 1.0
     n = 11
     step = 1e-4 * (half_box[0] + half_box[1] + half_box[2])
@@ -160,6 +161,8 @@ def largest_gradient(kind, s, w, dents, half_box):  # type: ignore[no-untyped-de
                 y = half_box[1] * ((2 * j + 0.91) / n - 1)
                 z = half_box[2] * ((2 * k + 1.07) / n - 1)
                 here = distance(kind, s, w, dents, x, y, z)
+                if abs(here) > band:
+                    continue
                 dx = distance(kind, s, w, dents, x + step, y, z) - here
                 dy = distance(kind, s, w, dents, x, y + step, z) - here
                 dz = distance(kind, s, w, dents, x, y, z + step) - here
@@ -167,7 +170,7 @@ def largest_gradient(kind, s, w, dents, half_box):  # type: ignore[no-untyped-de
     return largest
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _root(kind, s, w, dents, o, d, a, b, fa, fb, tolerance):  # type: ignore[no-untyped-def]
     # Illinois' regula falsi: bracketed, and seldom more than three steps
     side = 0
@@ -190,9 +193,9 @@ def _root(kind, s, w, dents, o, d, a, b, fa, fb, tolerance):  # type: ignore[no-
     return c
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _chord(kind, s, w, dents, rotation, x, y, march):  # type: ignore[no-untyped-def]
-    reach, shortest, longest, per_gradient = march
+    reach, shortest, longest, per_gradient, tolerance = march
     if x * x + y * y >= reach * reach:
         return 0.0
     end = math.sqrt(reach * reach - x * x - y * y)
@@ -206,20 +209,37 @@ def _chord(kind, s, w, dents, rotation, x, y, march):  # type: ignore[no-untyped
     f = distance(kind, s, w, dents, o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
     total = 0.0
     entered = t
+    rate = -1.0 / per_gradient  # of |f| along the ray, between the two last places
     while t < end:
-        further = min(t + min(max(abs(f) * per_gradient, shortest), longest), end)
+        a = abs(f)
+        safe = max(a * per_gradient, shortest)
+        near = 8 * shortest
+        if rate < 0 and a < -rate * near:
+            step = 0.3 * shortest - a / rate  # just behind the surface, if |f| goes on to fall as it does
+        else:
+            # as far as the next place's own distance will cover the way back, if |f| goes on as it does
+            step = 1.9 * a / (1 / per_gradient - min(rate, 0.8 / per_gradient))
+        further = min(t + min(max(step, safe), longest), end)
         g = distance(kind, s, w, dents, o[0] + further * d[0], o[1] + further * d[1], o[2] + further * d[2])
+        # not known to leave no surface out: between equal signs by both distances, at a change by a short step
+        proven = (a + abs(g)) * per_gradient if (f < 0) == (g < 0) else near + shortest
+        if further - t > max(safe, proven):
+            further = min(t + min(safe, longest), end)
+            g = distance(kind, s, w, dents, o[0] + further * d[0], o[1] + further * d[1], o[2] + further * d[2])
         if (f < 0) != (g < 0):
-            root = _root(kind, s, w, dents, o, d, t, further, f, g, 0.02 * shortest)
+            root = _root(kind, s, w, dents, o, d, t, further, f, g, tolerance)
             if f < 0:
                 total += root - entered
             else:
                 entered = root
+            rate = (a + abs(g)) / (further - t)
+        else:
+            rate = (abs(g) - a) / max(further - t, 1e-12)
         t, f = further, g
     return total + (end - entered if f < 0 else 0.0)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def chords(kind, s, w, dents, rotation, x, y, march):  # type: ignore[no-untyped-def]
     """Lengths inside the body of rays along z through every (x, y).
 
@@ -232,7 +252,8 @@ def chords(kind, s, w, dents, rotation, x, y, march):  # type: ignore[no-untyped
     x, y : ndarray, shape (n,) and (m,)
         In the image's frame, from the body's origin.
     march : tuple of float
-        Radius of a sphere around the body, shortest and longest step, step over the value of `distance`.
+        Radius of a sphere around the body, shortest and longest step, step over the value of `distance`, and the value
+        below which a root is found.
 
     Returns
     -------
@@ -245,7 +266,7 @@ def chords(kind, s, w, dents, rotation, x, y, march):  # type: ignore[no-untyped
     return lengths
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def refine(kind, s, w, dents, rotation, x, y, march, lengths, side, jump):  # type: ignore[no-untyped-def]
     """Means over whole pixels, in place, where the ray through the centre does not stand for its pixel.
 
@@ -270,9 +291,8 @@ def refine(kind, s, w, dents, rotation, x, y, march, lengths, side, jump):  # ty
         for j in range(1, x.size - 1):
             here = centre[i, j]
             edge = False
-            for di in range(-1, 2):
-                for dj in range(-1, 2):
-                    edge |= (centre[i + di, j + dj] > 0) != (here > 0)
+            for near in (centre[i, j - 1], centre[i, j + 1], centre[i - 1, j], centre[i + 1, j]):
+                edge |= (near > 0) != (here > 0)
             bend = max(
                 abs(centre[i, j - 1] - 2 * here + centre[i, j + 1]), abs(centre[i - 1, j] - 2 * here + centre[i + 1, j])
             )

@@ -53,7 +53,8 @@ def sizes(label: str, dimensions: Mapping[str, float]) -> np.ndarray:
         In nm, unused ones 0. Ellipsoid, cube, cuboid: half of the width, height, length. Sphere, cylinder, cone:
         radius, half length. Pyramid: half edge, half height. Octahedron: from centre to corner. Tetrahedron: half the
         edge of the cube around it. Torus, helix, tube: radius of the middle line; then the wire's radius (helix: then
-        the rise per rad, and the angle in rad from the middle to an end), or half the wall and half the length.
+        the rise per rad, the angle in rad from the middle to an end, its cosine and sine), or half the wall and half
+        the length.
 
     Raises
     ------
@@ -82,7 +83,8 @@ def sizes(label: str, dimensions: Mapping[str, float]) -> np.ndarray:
         values = (d["diameter_nm"] / 2, d["wire_diameter_nm"] / 2)
     elif label == "helix":
         rise = math.copysign(d["pitch_nm"], d["hand"]) / (2 * math.pi)
-        values = (d["diameter_nm"] / 2, d["wire_diameter_nm"] / 2, rise, math.pi * d["turns"])
+        end = math.pi * d["turns"]
+        values = (d["diameter_nm"] / 2, d["wire_diameter_nm"] / 2, rise, end, math.cos(end), math.sin(end))
     elif label == "tube":
         values = ((d["diameter_nm"] - d["wall_nm"]) / 2, d["wall_nm"] / 2, d["length_nm"] / 2)
     else:
@@ -91,7 +93,7 @@ def sizes(label: str, dimensions: Mapping[str, float]) -> np.ndarray:
         raise SettingsError(f"A {label} has a hole; with {d} it is closed.")
     if label == "helix" and d["turns"] < 1:
         raise SettingsError(f"A helix has at least one turn, not {d['turns']}.")
-    return np.array(values + (0.0,) * (6 - len(values)))
+    return np.array([*values, *[0.0] * (6 - len(values))])
 
 
 def volume_nm3(label: str, dimensions: Mapping[str, float]) -> float:

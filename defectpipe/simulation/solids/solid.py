@@ -16,8 +16,9 @@ from defectpipe.simulation.solids.rays import CLASSES, chords, largest_gradient,
 Quaternion = tuple[float, float, float, float]
 
 # Of a pixel: shortest step along a ray, and the second difference above which a pixel is averaged over finer rays.
-_SHORTEST, _JUMP = 0.25, 2.0
-_RAYS_A_SIDE = 4
+_SHORTEST, _JUMP = 0.5, 3.0
+_RAYS_A_SIDE = 3
+_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Solid:
         points *= np.minimum(1, limit / np.linalg.norm(points, axis=1))[:, None]
         return deform(points, self._warp)
 
+    @cached_property
+    def seen_hull_nm(self) -> np.ndarray:
+        """The same points in the image's frame, from the body's origin, shape (n, 3)."""
+        return self.hull_nm @ self.rotation.T
+
     @property
     def volume_nm3(self) -> float | None:
         """Volume by the closed formula, None of a deformed body."""
@@ -70,7 +76,8 @@ class Solid:
     def _per_gradient(self) -> float:
         kind, s = CLASSES.index(self.label), shapes.sizes(self.label, self.dimensions)
         dents = dent_array(self.deformation)
-        steepest = largest_gradient(kind, s, self._warp, dents, np.abs(self.hull_nm).max(0))
+        band = 0.25 * float(shapes.half_box(self.label, self.dimensions).min())
+        steepest = largest_gradient(kind, s, self._warp, dents, np.abs(self.hull_nm).max(0), band)
         return 1 / min(1.05 * steepest, 4.0)
 
 
@@ -116,7 +123,7 @@ def project(solid: Solid, x_px: float, y_px: float, pixel_size_nm: float) -> Pro
     x_px, y_px : float
         Where the body's origin lies in the image.
     """
-    hull = solid.hull_nm @ solid.rotation.T
+    hull = solid.seen_hull_nm
     low, high = hull[:, :2].min(0) / pixel_size_nm, hull[:, :2].max(0) / pixel_size_nm
     column, row = int(np.floor(x_px + low[0])) - 2, int(np.floor(y_px + low[1])) - 2
     width, height = int(np.ceil(x_px + high[0])) + 3 - column, int(np.ceil(y_px + high[1])) + 3 - row
@@ -125,7 +132,7 @@ def project(solid: Solid, x_px: float, y_px: float, pixel_size_nm: float) -> Pro
     reach = 1.01 * float(np.linalg.norm(hull, axis=1).max())
     # where the distance function has branches, a bound on the step keeps a ray from leaping over a part
     longest = 0.25 * reach if solid.deformation.deformed or solid.label == "helix" else 2 * reach
-    march = (reach, _SHORTEST * pixel_size_nm, longest, solid._per_gradient)
+    march = (reach, _SHORTEST * pixel_size_nm, longest, solid._per_gradient, _TOLERANCE * pixel_size_nm)
     dents = dent_array(solid.deformation)
     kind, s = CLASSES.index(solid.label), shapes.sizes(solid.label, solid.dimensions)
     thickness = chords(kind, s, solid._warp, dents, solid.rotation, x, y, march)
