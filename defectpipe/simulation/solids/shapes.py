@@ -89,11 +89,12 @@ def sizes(label: str, dimensions: Mapping[str, float]) -> np.ndarray:
         values = ((d["diameter_nm"] - d["wall_nm"]) / 2, d["wall_nm"] / 2, d["length_nm"] / 2)
     else:
         values = (d["diameter_nm"] / 2, d.get("length_nm", d.get("height_nm", 0.0)) / 2)
-    if label in ("torus", "tube", "helix") and values[0] <= values[1]:
+    s = np.array([*values, *[0.0] * (6 - len(values))])
+    if label in ("torus", "tube", "helix") and s[0] <= s[1]:
         raise SettingsError(f"A {label} has a hole; with {d} it is closed.")
     if label == "helix" and d["turns"] < 1:
         raise SettingsError(f"A helix has at least one turn, not {d['turns']}.")
-    return np.array([*values, *[0.0] * (6 - len(values))])
+    return s
 
 
 def volume_nm3(label: str, dimensions: Mapping[str, float]) -> float:
