@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,6 @@ from defectpipe.simulation.solids.contrast import adf_signal
 from defectpipe.simulation.solids.shapes import DIMENSIONS
 from defectpipe.simulation.solids.solid import Projection, Solid
 
-_TEXT = ("image", "class")
 _WHOLE = ("object_id", "atomic_number", "n_dents")
 _YES_NO = ("deformed", "on_edge", "visible")
 TRUTH_COLUMNS = [
@@ -191,9 +191,16 @@ def truth_table(
     if not rows:
         empty = dict.fromkeys(_WHOLE, 0) | dict.fromkeys(_YES_NO, False) | {"class": ""}
         rows.append(per_image | empty)
-    types = dict.fromkeys(TRUTH_COLUMNS, "float64") | dict.fromkeys(_TEXT, "str")
-    types |= dict.fromkeys(_WHOLE, "int64") | dict.fromkeys(_YES_NO, "bool")
-    return pd.DataFrame(rows).reindex(columns=TRUTH_COLUMNS).astype(types)
+    return pd.DataFrame({name: _column(name, [row.get(name) for row in rows]) for name in TRUTH_COLUMNS})
+
+
+def _column(name: str, values: list[Any]) -> Any:
+    # column by column: `astype` of the whole table takes as long as the rays
+    if name in ("image", "class"):
+        return pd.array(values, dtype="str")
+    if name in _WHOLE:
+        return np.array(values, np.int64)
+    return np.array(values, bool) if name in _YES_NO else np.array(values, float)  # None becomes NaN
 
 
 def centroid(points: np.ndarray) -> tuple[float, float]:
