@@ -114,9 +114,9 @@ class Projection:
 
 
 def project(solid: Solid, x_px: float, y_px: float, pixel_size_nm: float) -> Projection:
-    """Thickness of a body along the beam: lengths of rays through pixel centres, at edges of 16 rays a pixel.
+    """Thickness of a body along the beam: lengths of rays through pixel centres, at edges of 9 rays a pixel.
 
-    Measured at 60 px across, the thickness of a sphere is off by 0.01 px RMS, its volume by less than 0.01 %.
+    Of a sphere 60 to 100 px across, thickness is off by 0.01 px RMS, at most 0.12 px; its volume by less than 0.03 %.
 
     Parameters
     ----------
