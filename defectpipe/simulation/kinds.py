@@ -11,6 +11,8 @@ from defectpipe.simulation.images import SimulatedImage
 from defectpipe.simulation.loops.fields import simulate_field
 from defectpipe.simulation.loops.presets import PRESETS as LOOP_PRESETS
 from defectpipe.simulation.preset import Preset
+from defectpipe.simulation.sem.frames import simulate_sem
+from defectpipe.simulation.sem.presets import PRESETS as SEM_PRESETS
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "loops": Kind(simulate_field, LOOP_PRESETS),
+    "sem": Kind(simulate_sem, SEM_PRESETS),
 }
 
 
