@@ -34,11 +34,11 @@ def tin_balls(
         Electrons, relative to those of level tin.
     """
     light = draw_light(rng)
-    largest = limits.lost_px * rng.uniform(2.2, 4.5)
+    largest = limits.lost_px * rng.uniform(3.0, 5.2)
     height_px = roughness(shape, rng, 1.9) * np.float32(rng.uniform(2.0, 5.0))
     carbon = np.full(shape, rng.uniform(0.25, 0.55), np.float32)
     signal = shade(height_px, carbon, light.yields, light.towards)
-    balls = _draw_balls(shape, (1.0, largest), rng.uniform(0.8, 1.6), rng.uniform(0.6, 2.2), rng)
+    balls = _draw_balls(shape, (1.0, largest), rng.uniform(0.6, 1.5), rng.uniform(0.6, 2.2), rng)
     _lay(signal, height_px, balls, magnification, light, rng)
     signal *= shadow(height_px, 0.5 * largest, light.shadow)
     return _finish(signal, rng)
@@ -51,7 +51,7 @@ def grid(shape: tuple[int, int], magnification: float, limits: FocusLimits, rng:
     """
     light = draw_light(rng)
     mesh = rng.random() < 0.5
-    pitch = limits.lost_px * rng.uniform(4.0, 8.5)
+    pitch = limits.lost_px * rng.uniform(4.0, 9.0)
     bar = pitch * (rng.uniform(0.2, 0.5) if mesh else rng.uniform(0.3, 0.7))
     # a groove is shallow, a mesh has no ground; the flank takes a part of the bar
     depth = bar * (rng.uniform(0.5, 1.0) if mesh else rng.uniform(0.08, 0.3))

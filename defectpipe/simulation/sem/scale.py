@@ -35,7 +35,7 @@ class FocusScale:
 
     probe_sigma_nm: float = 12.0
     least_sigma_px: float = 0.5
-    lost_sigma_px: float = 6.5
+    lost_sigma_px: float = 6.0
     lost_growth: float = 0.3
 
 

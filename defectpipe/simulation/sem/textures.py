@@ -52,7 +52,9 @@ def defocus_texture(
     The texture counts as perfectly focused: as blurred by `limits.perfect_px`, to which the defocus is added. What that
     leaves out, and what the score therefore does not know: a texture that was softer than that, or resampled, is worse
     than its score says, most of all near 10. It brings noise of its own, which the defocus smooths as if it were
-    structure; the noise added here should be the stronger one. Data bars and burnt-in text are the caller's to cut off.
+    structure; the noise added here should be the stronger one. Score 1 is where tin balls and grids are lost: a coarser
+    texture can still be told there, unless `limits` says where it is lost. Data bars and burnt-in text are the caller's
+    to cut off.
 
     Parameters
     ----------
