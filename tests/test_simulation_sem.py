@@ -209,14 +209,17 @@ def test_frames_of_score_0_hold_nothing_and_frames_of_score_1_something():
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_brightness_and_contrast_are_as_stated(index):
-    preset = at_score(STILL, 9.0, contrast=(0.04, 0.05), contrast_to_noise=(60.0, 80.0), detector_rms=(0.0, 0.0))
+    preset = at_score(STILL, 9.0, contrast=(0.04, 0.04), contrast_to_noise=(60.0, 80.0), detector_rms=(0.0, 0.0))
+    preset = dataclasses.replace(preset, brightness=(0.4, 0.4))
     image = simulate_sem(preset, 8, index)
     truth, pixels = image.truth.iloc[0], image.micrograph.pixels.astype(float)
     inside = (pixels > 0) & (pixels < 255)
     slope, offset = np.polyfit(image.clean[inside], pixels[inside], 1)
     assert slope == pytest.approx(255 * truth["contrast"], rel=0.02)
     assert slope + offset == pytest.approx(255 * truth["brightness"], abs=1)
-    assert 0.25 <= truth["brightness"] <= 0.65
+    assert truth["brightness"] == pytest.approx(0.4)
+    # in focus: at score 9 the finest contrast is gone already
+    assert 0.6 * 0.04 < pixels.std() / 255 < 1.05 * 0.04
     # the whole sample has mean 1, its part in the image nearly
     assert image.clean.mean() == pytest.approx(1, abs=0.15)
 
