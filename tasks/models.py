@@ -114,7 +114,7 @@ class SimulateDataset(MakingTask):
     """A folder of simulated micrographs with exact truth."""
 
     needed = ("output_dir",)
-    kind = luigi.ChoiceParameter(default="loops", choices=["loops", "solids"], description="what is simulated")
+    kind = luigi.ChoiceParameter(default="loops", choices=["loops", "solids", "sem"], description="what is simulated")
     n = luigi.IntParameter(default=6, description="number of images")
     seed = luigi.IntParameter(default=1, description="seed; the same seed gives the same bytes")
     preset = luigi.Parameter(default="", description="named settings of the simulation; default: the first of the kind")

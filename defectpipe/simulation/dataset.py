@@ -116,9 +116,11 @@ def simulate_dataset(
 
 
 def write_tiff(micrograph: Micrograph, path: Path) -> None:
-    """Write a micrograph as an ImageJ TIFF with its pixel size in nm."""
+    """Write a micrograph as an ImageJ TIFF with its pixel size in nm, and its magnification (Image > Show Info)."""
     per_px = 1 / (micrograph.pixel_size_nm or 1)
     metadata: dict[str, Any] = {"unit": "nm", "axes": "YX"}
+    if micrograph.magnification is not None:
+        metadata["Info"] = f"Modality: {micrograph.modality or ''}\nMagnification: {micrograph.magnification:.12g}\n"
     write_atomic(
         path,
         lambda temporary: tifffile.imwrite(

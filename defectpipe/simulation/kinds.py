@@ -11,6 +11,8 @@ from defectpipe.simulation.images import SimulatedImage
 from defectpipe.simulation.loops.fields import simulate_field
 from defectpipe.simulation.loops.presets import PRESETS as LOOP_PRESETS
 from defectpipe.simulation.preset import Preset
+from defectpipe.simulation.sem.frames import simulate_sem
+from defectpipe.simulation.sem.presets import PRESETS as SEM_PRESETS
 from defectpipe.simulation.solids.fields import simulate_solids
 from defectpipe.simulation.solids.presets import PRESETS as SOLID_PRESETS
 
@@ -34,6 +36,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "loops": Kind(simulate_field, LOOP_PRESETS),
     "solids": Kind(simulate_solids, SOLID_PRESETS),
+    "sem": Kind(simulate_sem, SEM_PRESETS),
 }
 
 

@@ -19,6 +19,7 @@ from defectpipe.io.micrographs.units import nanometres
 _PRINT_NM = 1e4
 _TESCAN_TAG = 50431
 _SIS_TAG = 33560
+_MODALITIES = ("SEM", "STEM", "TEM", "FIB")
 _GATAN_UNITS_X, _GATAN_UNITS_Y, _GATAN_SCALE_X, _GATAN_SCALE_Y = 65003, 65004, 65009, 65010
 
 
@@ -159,12 +160,22 @@ def _olympus(tif: tifffile.TiffFile) -> _Statement:
     return None, None, None
 
 
+def _imagej_info(tif: tifffile.TiffFile) -> _Statement:
+    # ImageJ's notes on an image, kept when it saves the image again; lines "Magnification: 2000", "Modality: SEM".
+    # Other programs note objectives there too, under longer names.
+    text = str((tif.imagej_metadata or {}).get("Info", "")) if tif.is_imagej else ""
+    found = dict(re.findall(r"^(Modality|Magnification)[ \t]*[:=](.*)$", text, re.MULTILINE))
+    modality = found.get("Modality", "").strip()
+    return None, modality if modality in _MODALITIES else None, _times(found.get("Magnification"))
+
+
 _VENDORS: dict[str, _Reader] = {
     "Thermo Fisher tags": _thermo_fisher,
     "Zeiss tags": _zeiss,
     "TESCAN tags": _tescan,
     "Gatan tags": _gatan,
     "Olympus SIS tags": _olympus,
+    "ImageJ info": _imagej_info,
 }
 
 
