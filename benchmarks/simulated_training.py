@@ -119,7 +119,7 @@ def main() -> None:
             )
         )
         rows[mix] = {
-            "n_real": len(real) - len(judged) if mix != "simulated" else 0,
+            "n_real": [sum(i.fold >= 0 for i in job.training_images) for job in jobs[mix]],
             "n_simulated": len(simulated) if mix != "real" else 0,
             "cpu_minutes": [round(s / 60, 1) for s in seconds[mix]],
             "f1_iou_0.4": figures["chain"]["iou_0.4"]["f1"],
