@@ -70,7 +70,12 @@ class ReportData:
     @cached_property
     def order(self) -> list[Need]:
         """All images, the worst first."""
-        return order_by_need(self.images, self.loops, f1_by_image(self.evaluation))
+        return order_by_need(self.images, self.loops, self.f1)
+
+    @cached_property
+    def f1(self) -> dict[str, float | None]:
+        """F1 of the labelled images."""
+        return f1_by_image(self.evaluation)
 
     @cached_property
     def loop_rows(self) -> dict[tuple[str, int], np.ndarray]:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from defectpipe.io.files import write_atomic
 from defectpipe.report import gallery, sections, text
-from defectpipe.report.data import ReportData, f1_by_image
+from defectpipe.report.data import ReportData
 from defectpipe.report.gallery import Findings, Need
 
 REPORT_VERSION = 1
@@ -150,7 +150,7 @@ def _cards(data: ReportData, exponent: int) -> list[dict[str, Any]]:
             "has_rows": has_rows,
             "overlay": text.address(found.overlay) if found.overlay else "",
             "facts": facts,
-            "f1": _key(f1_by_image(data.evaluation).get(found.image) if found.frame == 0 else None),
+            "f1": _key(data.f1.get(found.image) if found.frame == 0 else None),
         }
         values = data.images.iloc[row]
         card["drawing"] = found.jpeg and gallery.drawing(

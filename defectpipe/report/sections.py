@@ -216,7 +216,7 @@ def _size_rows(sizes: Mapping[str, Any]) -> list[dict[str, str]]:
         ("Standard deviation of the diameters (px)", "std_diameter_px", "std_diameter"),
     ):
         theirs = "n_labels" if own == "n_loops" else f"labels_{own}"
-        write = text.count if own == "n_loops" else text.figure
+        write = text.count if own == "n_loops" else _two_decimals
         name = f"{error}_relative_error"
         ends = [text.percentage(sizes[f"{name}_ci_{end}"]) for end in ("low", "high")]
         interval = "" if text.NOTHING in ends else " to ".join(ends)
@@ -230,6 +230,10 @@ def _size_rows(sizes: Mapping[str, Any]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _two_decimals(value: Any) -> str:
+    return text.fixed(value, 2)
 
 
 def _experts(found: Mapping[str, Any] | None, rule: str) -> dict[str, Any] | None:
@@ -252,7 +256,7 @@ def _experts(found: Mapping[str, Any] | None, rule: str) -> dict[str, Any] | Non
         "n_images": verdict["n_images"],
         "pairs": pairs,
         "sizes": [
-            (who, text.count(of["count"]), text.figure(of["mean_diameter_px"]), text.figure(of["std_diameter_px"]))
+            (who, text.count(of["count"]), *(text.fixed(of[f"{n}_diameter_px"], 2) for n in ("mean", "std")))
             for who, of in sizes
         ],
         "inside": [inside[verdict[name]] for name in names],
