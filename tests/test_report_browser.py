@@ -128,6 +128,19 @@ def test_it_loads_nothing_and_no_name_ran(page):
     assert page.js("[...document.querySelectorAll('th')].every(t => t.scope)") is True
 
 
+def test_on_paper_it_has_its_pictures_and_bars_and_no_controls(page):
+    display = "[...document.querySelectorAll('{}')].map(e => getComputedStyle(e).display)"
+    page.send("Emulation.setEmulatedMedia", media="print")
+    try:
+        for kept in (".card svg.field", ".plot .bar", "#rows tr"):
+            assert "none" not in page.js(display.format(kept)), kept
+        for gone in (".controls", ".open", "nav"):
+            assert set(page.js(display.format(gone))) == {"none"}, gone
+        assert page.send("Page.printToPDF")["data"]
+    finally:
+        page.send("Emulation.setEmulatedMedia", media="")
+
+
 def test_the_browser_would_say_if_something_were_wrong(page, tmp_path):
     (tmp_path / "bad.html").write_text("<script>nobody.knows()</script><script>console.error('me')</script>")
     page.open(Path(tmp_path / "bad.html"))

@@ -113,7 +113,7 @@ def _row(data: ReportData, row: int, pictured: set[tuple[str, int]], exponent: i
         "n_labels": text.count(values["n_labels"]),
         "recall": text.fixed(values["recall"], 3),
         "precision": text.fixed(values["precision"], 3),
-        "pixel_size": text.figure(values["pixel_size_nm"]),
+        "pixel_size": text.plain(values["pixel_size_nm"]),
         "pixel_size_source": text.name(values["pixel_size_source"]),
         "rows": _rows_in_file(data, image, frame),
         "keys": {

@@ -32,6 +32,12 @@ def figure(value: Any, digits: int = 4) -> str:
     return _signed(f"{number:.{min(decimals, 12)}f}")
 
 
+def plain(value: Any) -> str:
+    """A number as it was given, in at most six significant digits; a dash where it is unknown."""
+    number = known(value)
+    return NOTHING if number is None else _signed(f"{number:.6g}")
+
+
 def fixed(value: Any, decimals: int) -> str:
     """A number with so many decimals, for columns that line up; a dash where it is unknown."""
     number = known(value)
