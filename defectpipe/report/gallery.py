@@ -171,10 +171,12 @@ def drawing(
         _layer("candidates", _boxes(found.candidates)),
         _layer("screened", _boxes(found.screened_out)),
     ]
+    parts.append(_layer("loops", _loops(loops, loop_link)))
+    # Over the loops, with gaps in their lines: where both agree, both are seen.
     for k, expert in enumerate(experts):
         if expert in found.labels:
             parts.append(_layer(f"labels-{k}", _labels(found.labels[expert], box_convention)))
-    parts += [_layer("loops", _loops(loops, loop_link)), _scale_bar(shape, pixel_size_nm), Markup("</svg>")]
+    parts += [_scale_bar(shape, pixel_size_nm), Markup("</svg>")]
     return Markup("").join(parts)
 
 
