@@ -34,6 +34,9 @@ class FolderTask(luigi.Task):
     n_jobs = luigi.IntParameter(default=0, description="images computed at once; 0: one a core")
     settings = luigi.Parameter(default="", description="JSON file of settings, or the summary.json of a run")
     verify = luigi.BoolParameter(default=False, description="hash every file again, whatever its time and size say")
+    verbose = luigi.BoolParameter(
+        default=False, significant=False, description="show what Luigi itself has to say, too"
+    )
     session_key = luigi.Parameter(
         default="", significant=False, visibility=ParameterVisibility.PRIVATE, description="set by the program itself"
     )
@@ -94,7 +97,7 @@ class FolderTask(luigi.Task):
         return self.clone(task, session_key=self._current_session().key, **changes)
 
     def _begin(self) -> None:
-        set_up_terminal()
+        set_up_terminal(self.verbose)
         self._refusal = None
         try:
             self._session = begin(resolve_options(**{name: getattr(self, name) for name in _RUN_PARAMETERS}))

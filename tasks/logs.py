@@ -62,8 +62,14 @@ class _PlainErrors(logging.Filter):
         return True
 
 
-def set_up_terminal() -> None:
-    """Show the run's own lines plainly, and Luigi's as Luigi's options say, its users' errors as one sentence."""
+def set_up_terminal(verbose: bool = False) -> None:
+    """Show the run's own lines plainly, its users' errors as one sentence.
+
+    Parameters
+    ----------
+    verbose : bool
+        Whether Luigi's own lines (its schedule, its summary) are shown as well; they are always in ``run.log``.
+    """
     run, luigi_log = _LOGGERS
     if not any(isinstance(handler, _Terminal) for handler in run.handlers):
         terminal = _Terminal(logging.INFO)
@@ -71,6 +77,11 @@ def set_up_terminal() -> None:
         run.addHandler(terminal)
         run.setLevel(logging.INFO)
         luigi_log.addFilter(_PlainErrors())
+    if verbose:
+        luigi_log.setLevel(logging.INFO)
+        for handler in luigi_log.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.INFO)
 
 
 def open_run_log(path: Path) -> logging.Handler:

@@ -1,4 +1,4 @@
-"""The whole run: tables, agreement, pictures, summary; and an exit status that tells the truth."""
+"""The whole run: tables, agreement, pictures, report, summary; and an exit status that tells the truth."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from defectpipe.errors import DefectpipeError
 from tasks.base import FolderTask
 from tasks.logs import logger
 from tasks.overlays import DrawOverlays
+from tasks.report import Report, look_first
 from tasks.session import Session
-from tasks.summary import closing_lines, summarise
+from tasks.summary import closing_lines, remarks, summarise
 from tasks.sweep import sweep
 from tasks.tables import WriteTables
 
@@ -21,12 +22,12 @@ class FailedImagesError(DefectpipeError):
 
 
 class RunAll(FolderTask):
-    """A folder of micrographs in; loop statistics with their uncertainty, tables and pictures out."""
+    """A folder of micrographs in; loop statistics with their uncertainty, tables, pictures and a report out."""
 
     def needs(self, session: Session) -> list[luigi.Task]:
-        """Tables and pictures."""
+        """Tables, pictures, and the report."""
         pictures = [self.child(DrawOverlays, shard=i) for i in range(len(session.plan.shards))]
-        return [self.child(WriteTables), *pictures]
+        return [self.child(WriteTables), *pictures, self.child(Report)]
 
     def work(self, session: Session) -> None:
         """Write the summary, clear away what is of no image, and fail if an image has failed."""
@@ -34,10 +35,12 @@ class RunAll(FolderTask):
 
         session.progress.close()
         out = session.plan.output_dir
-        summary = summarise(session, read_csv(out / "images.csv"), read_csv(out / "loops.csv"))
+        images, loops = read_csv(out / "images.csv"), read_csv(out / "loops.csv")
+        summary = summarise(session, images, loops)
         write_json(summary, out / "summary.json")
         sweep(session.plan)
-        for line in closing_lines(session, summary):
+        worst = look_first(session, images, loops)
+        for line in [*remarks(session, summary), *closing_lines(session, summary, worst)]:
             logger.info("%s", line)
         refuse_failures(summary)
 

@@ -49,6 +49,8 @@ class Session:
     computed: Counter[str] = field(default_factory=Counter)
     images_computed: set[str] = field(default_factory=set)
     labels: Labels | None = None
+    # What the tables of this run amount to: the report and the summary say the same.
+    found: dict[str, Any] | None = None
     stale: dict[str, dict[int, dict[str, str]]] = field(default_factory=dict)
     announced: set[str] = field(default_factory=set)
     # Images whose result of a stage was found current: within a run that does not change, and Luigi asks often.

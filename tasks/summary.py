@@ -33,10 +33,96 @@ def summarise(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
     images, loops : DataFrame
         As in ``images.csv`` and ``loops.csv``.
     """
+    plan, options = session.plan, session.options
+    found = found_in(session, images, loops)
+    shown = {name: found[name] for name in found if name not in ("settings", "model", "versions")}
+    return shown | {
+        "time": _time(session),
+        "settings": found["settings"],
+        "model": found["model"],
+        "run": {
+            "input_dir": options.input_dir.as_posix(),
+            "output_dir": options.output_dir.as_posix(),
+            "labels_dir": plan.labels_dir.as_posix() if plan.labels_dir else None,
+            "label_format": plan.label_format,
+            "pixel_size_nm": plan.pixel_size_nm,
+            "engine": options.engine,
+            "n_jobs": options.n_jobs,
+        },
+        "versions": found["versions"],
+    }
+
+
+def found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> dict[str, Any]:
+    """What ``summary.json`` says of the results themselves, whenever and wherever the run was; found once a run."""
+    if session.found is None:
+        session.found = _found_in(session, images, loops)
+    return session.found
+
+
+def program_versions() -> dict[str, str]:
+    """Versions of the program, of what it computes with, and of its algorithms."""
+    from defectpipe.analysis import ANALYSIS_VERSION
+
+    versions = {"defectpipe": defectpipe.__version__, "python": platform.python_version()}
+    for name in _NAMED_VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions | {f"algorithm: {stage}": str(version) for stage, version in ANALYSIS_VERSION.items()}
+
+
+def remarks(session: Session, summary: dict[str, Any]) -> list[str]:
+    """What the terminal shows before the end: what was left out of the figures, and how long an image took."""
+    lines = []
+    if summary["without_pixel_size"]:
+        lines.append(f"no pixel size, so no nm: {_listed(summary['without_pixel_size'])}")
+    if summary["skipped"]:
+        lines.append(f"skipped: {_listed([f'{name} ({why})' for name, why in summary['skipped'].items()])}")
+    labels = summary.get("labels", {})
+    if labels.get("unmatched_labels"):
+        lines.append(f"labels without an image: {_listed(labels['unmatched_labels'])}")
+    if labels.get("unlabelled_images"):
+        lines.append(f"images without labels, not scored: {_listed(labels['unlabelled_images'])}")
+    seconds = summary["time"]["seconds_per_image"]
+    if seconds is not None:
+        human = session.plan.settings.statistics.human_seconds_per_image
+        lines.append(f"{seconds:.2g} s an image on one core; a person is taken to need {human:g} s")
+    return lines
+
+
+def closing_lines(session: Session, summary: dict[str, Any], worst: list[str]) -> list[str]:
+    """The six lines that a run ends with: what was found, how sure it is, what to look at first, where it is.
+
+    Parameters
+    ----------
+    session : Session
+    summary : dict
+        Content of ``summary.json``.
+    worst : list of str
+        The images that most need a look, each with the reason.
+    """
+    pooled, out = summary["pooled"], session.options.output_dir
+    evaluation = "evaluation.json, " if session.plan.labels_dir else ""
+    look = f"; in it first: {', '.join(worst)}" if worst else ""
+    return [
+        f"{pooled['n_images']} images: {pooled['n_loops']} loops, {pooled['n_on_edge']} of them cut by the border; "
+        f"{pooled['n_review']} images to review, {pooled['n_failed']} failed",
+        _size_line(pooled),
+        _density_line(pooled),
+        _label_line(summary),
+        f"look first at {out / 'report.html'}{look}",
+        f"all of it: {out} (report.html, images.csv, loops.csv, overlays/ (a picture per image), {evaluation}"
+        "summary.json)",
+    ]
+
+
+def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> dict[str, Any]:
     from defectpipe.statistics.pooling import RULES, rule_name
     from defectpipe.statistics.summary import pooled_summary
 
-    plan, options = session.plan, session.options
+    plan = session.plan
     failed, good = images[images["status"] == "failed"], images[images["status"] != "failed"]
     found: dict[str, Any] = {
         "pooled": pooled_summary(images, loops, plan.settings),
@@ -51,65 +137,38 @@ def summarise(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
         rules = [rule_name(rule, plan.settings.statistics) for rule in RULES]
         found["agreement"] = {rule: evaluation[rule] for rule in rules}
     return found | {
-        "time": _time(session),
         "settings": plan.settings.to_dict(),
         "model": {"name": plan.model.name, "sha256": plan.model.sha256, "box_convention": plan.model.box_convention},
-        "run": {
-            "input_dir": options.input_dir.as_posix(),
-            "output_dir": options.output_dir.as_posix(),
-            "labels_dir": plan.labels_dir.as_posix() if plan.labels_dir else None,
-            "label_format": plan.label_format,
-            "pixel_size_nm": plan.pixel_size_nm,
-            "engine": options.engine,
-            "n_jobs": options.n_jobs,
-        },
-        "versions": _versions(),
+        "versions": program_versions(),
     }
 
 
-def closing_lines(session: Session, summary: dict[str, Any]) -> list[str]:
-    """What the terminal shows at the end: what was found, how sure it is, where it is."""
-    pooled, out = summary["pooled"], session.options.output_dir
-    lines = [
-        f"{pooled['n_images']} images: {pooled['n_loops']} loops, {pooled['n_on_edge']} of them cut by the border; "
-        f"{pooled['n_review']} images to review, {pooled['n_failed']} failed"
-    ]
+def _size_line(pooled: dict[str, Any]) -> str:
     unit = "nm" if pooled.get("mean_diameter_nm") is not None else "px"
-    if pooled.get(f"mean_diameter_{unit}") is not None:
-        lines.append(f"mean diameter {_with_interval(pooled, f'mean_diameter_{unit}', unit)}")
-        # One loop has a diameter, and no standard deviation.
-        if pooled.get(f"std_diameter_{unit}") is not None:
-            lines.append(f"std of the diameters {_with_interval(pooled, f'std_diameter_{unit}', unit)}")
-    if pooled.get("areal_density_per_m2") is not None:
-        lines.append(f"areal density {_with_interval(pooled, 'areal_density_per_m2', 'per m²')}")
-    if summary["without_pixel_size"]:
-        lines.append(f"no pixel size, so no nm: {_listed(summary['without_pixel_size'])}")
-    if summary["skipped"]:
-        lines.append(f"skipped: {_listed([f'{name} ({why})' for name, why in summary['skipped'].items()])}")
-    lines += _label_lines(summary)
-    seconds = summary["time"]["seconds_per_image"]
-    if seconds is not None:
-        human = session.plan.settings.statistics.human_seconds_per_image
-        lines.append(f"{seconds:.2g} s an image on one core; a person is taken to need {human:g} s")
-    pictures = "overlays/ (a picture per image), "
-    evaluation = "evaluation.json, " if session.plan.labels_dir else ""
-    return [*lines, f"all of it: {out} (images.csv, loops.csv, {pictures}{evaluation}summary.json)"]
+    if pooled.get(f"mean_diameter_{unit}") is None:
+        return "no loop that the border leaves whole, so no diameters"
+    line = f"mean diameter {_with_interval(pooled, f'mean_diameter_{unit}', unit)}"
+    # One loop has a diameter, and no standard deviation.
+    if pooled.get(f"std_diameter_{unit}") is None:
+        return line
+    return f"{line}, std of the diameters {_with_interval(pooled, f'std_diameter_{unit}', unit)}"
 
 
-def _label_lines(summary: dict[str, Any]) -> list[str]:
+def _density_line(pooled: dict[str, Any]) -> str:
+    if pooled.get("areal_density_per_m2") is None:
+        return "no areal density: no image has a pixel size"
+    return f"areal density {_with_interval(pooled, 'areal_density_per_m2', 'per m²')}"
+
+
+def _label_line(summary: dict[str, Any]) -> str:
     if "labels" not in summary:
-        return []
-    lines = []
-    for rule, scores in summary["agreement"].items():
-        recall, precision = scores["recall"], scores["precision"]
-        if recall is not None and precision is not None:
-            lines.append(f"beside the labels, {rule}: recall {recall:.3f}, precision {precision:.3f}")
-    labels = summary["labels"]
-    if labels["unmatched_labels"]:
-        lines.append(f"labels without an image: {_listed(labels['unmatched_labels'])}")
-    if labels["unlabelled_images"]:
-        lines.append(f"images without labels, not scored: {_listed(labels['unlabelled_images'])}")
-    return lines
+        return "no labels were given: how many loops are missed or false is not known"
+    scores = [
+        f"{rule}: recall {of['recall']:.3f}, precision {of['precision']:.3f}"
+        for rule, of in summary["agreement"].items()
+        if of["recall"] is not None and of["precision"] is not None
+    ]
+    return f"beside the labels, {'; '.join(scores)}" if scores else "beside the labels: nothing that can be scored"
 
 
 def _listed(names: list[str]) -> str:
@@ -153,15 +212,3 @@ def _seconds_of(plan: Plan, image: str) -> float | None:
     stamps = [read_stamp(plan.result(stage, image).stamp) for stage in STAGES]
     known = [stamp for stamp in stamps if stamp is not None and not stamp.failed]
     return sum(stamp.seconds for stamp in known) if len(known) == len(STAGES) else None
-
-
-def _versions() -> dict[str, str]:
-    from defectpipe.analysis import ANALYSIS_VERSION
-
-    versions = {"defectpipe": defectpipe.__version__, "python": platform.python_version()}
-    for name in _NAMED_VERSIONS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions | {f"algorithm: {stage}": str(version) for stage, version in ANALYSIS_VERSION.items()}

@@ -17,10 +17,10 @@ def sweep(plan: Plan) -> None:
     keep = {path for i in range(len(plan.shards)) for path in vars(shard_tables(plan, i)).values()}
     for image in plan.images:
         keep.add(overlay_stamp(plan, image))
-        for stage in STAGES:
+        for stage in (*STAGES, "pictures"):
             keep |= set(vars(plan.result(stage, image)).values())
     gone = set()
-    for name in (*STAGES, "overlays", "tables"):
+    for name in (*STAGES, "overlays", "pictures", "tables"):
         for path in sorted((plan.state_dir / name).rglob("*")):
             if path.is_file() and path not in keep:
                 stamp = read_stamp(path) if name == "overlays" else None

@@ -22,6 +22,7 @@ PLACES = {
     "statistics": r"\.defectpipe/tables",
     "agreement": r"\.defectpipe/agreement|evaluation\.json",
     "overlays": r"\.defectpipe/overlays|overlays",
+    "report": r"\.defectpipe/(pictures|report)|report\.html",
     "lock, hashes, tables, summary": "",
 }
 
@@ -35,7 +36,7 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
 
 
 def moments(changes: list[str], n: int) -> list[tuple[str, int]]:
-    """`n` random moments, the places in turn."""
+    """`n` random moments, the places in turn; among them the first with nothing done yet, and the last of all."""
     draw = random.Random(SEED)
     by_place: dict[str, list[int]] = {place: [] for place in PLACES}
     for i, change in enumerate(changes):
@@ -44,6 +45,8 @@ def moments(changes: list[str], n: int) -> list[tuple[str, int]]:
     assert all(len(places) > 2 for places in by_place.values()), by_place
     names = [list(PLACES)[i % len(PLACES)] for i in range(n)]
     drawn = {place: draw.sample(by_place[place], names.count(place)) for place in PLACES}
+    first, last = names[0], list(PLACES)[-1]
+    drawn[first][-1], drawn[last][-1] = by_place[first][0], by_place[last][-1]
     return [(place, drawn[place].pop()) for place in names]
 
 

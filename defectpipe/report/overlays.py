@@ -67,7 +67,7 @@ def draw_overlay(
         round length in nm, or in px without calibration.
     """
     scale = _scale(micrograph.shape)
-    canvas = _Canvas(_background(micrograph, scale), scale)
+    canvas = _Canvas(np.ascontiguousarray(np.repeat(grey_picture(micrograph, scale)[..., None], 3, 2)), scale)
     legend: list[tuple[str, tuple[int, int, int]]] = [(_counted(len(loops), "loop"), LOOP_COLOUR)]
     if candidates is not None:
         for box in candidates[_BOX_COLUMNS].to_numpy(float):
@@ -106,6 +106,37 @@ def write_overlay(
     picture = draw_overlay(micrograph, loops, labels, candidates, box_convention)
     _, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     write_atomic(path, encoded.tobytes())
+
+
+def grey_picture(micrograph: Micrograph, scale: float) -> np.ndarray:
+    """An image for the eye: resized, its contrast stretched. It measures nothing.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        Of very large ones only a reduced copy is read.
+    scale : float
+        Size of the picture over that of the image.
+
+    Returns
+    -------
+    ndarray of uint8, shape (height, width)
+    """
+    height, width = micrograph.shape
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    factor = int(1 / scale)
+    if factor >= _REDUCED_FROM:
+        # An image of this size may not fit into memory.
+        whole = (0, height // factor, 0, width // factor)
+        grey = reader_of_reduced(micrograph.grey8_region, factor)(*whole)
+    else:
+        grey = micrograph.grey8()
+    grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    # Weak contrast is common.
+    low, high = np.percentile(grey, [0.2, 99.8])
+    if high > low:
+        grey = np.clip((grey.astype(np.float32) - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
+    return grey
 
 
 def bar_length(width: float) -> float:
@@ -194,24 +225,6 @@ def _draw_labels(
 
 def _scale(shape: tuple[int, int]) -> float:
     return float(np.clip(max(shape), SHORTEST_LONG_SIDE_PX, LONGEST_LONG_SIDE_PX)) / max(shape)
-
-
-def _background(micrograph: Micrograph, scale: float) -> np.ndarray:
-    height, width = micrograph.shape
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    factor = int(1 / scale)
-    if factor >= _REDUCED_FROM:
-        # An image of this size may not fit into memory.
-        whole = (0, height // factor, 0, width // factor)
-        grey = reader_of_reduced(micrograph.grey8_region, factor)(*whole)
-    else:
-        grey = micrograph.grey8()
-    grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    # Stretched for the eye only: weak contrast is common, and the picture measures nothing.
-    low, high = np.percentile(grey, [0.2, 99.8])
-    if high > low:
-        grey = np.clip((grey.astype(np.float32) - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.repeat(grey[..., None], 3, 2))
 
 
 def _with_strip(

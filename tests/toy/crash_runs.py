@@ -22,7 +22,7 @@ import scipy.ndimage  # noqa: F401
 import defectpipe.io.labels
 import defectpipe.io.micrographs
 import defectpipe.io.tables
-import defectpipe.report.overlays
+import defectpipe.report.report
 import defectpipe.statistics.agreement
 import defectpipe.statistics.summary  # noqa: F401
 from tasks.runall import RunAll
