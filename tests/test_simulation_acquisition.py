@@ -185,3 +185,23 @@ def test_a_turning_object_turns_counter_clockwise_with_time(turn_deg):
     (x, y) = to_image(np.array([[120.0, 180.0]]), field)[0]
     share = 180 / 200 - 0.5
     assert np.rad2deg(np.arctan2(180 - y, x - 80)) == pytest.approx(turn_deg * share, rel=0.1)
+
+
+@pytest.mark.parametrize("electrons", [3.0, 26.0, 30.0, 400.0])
+def test_counts_have_the_moments_of_poisson_at_any_dose(electrons):
+    settings = replace(QUIET, dose_per_px=electrons)
+    counts = detect(np.ones((1000, 1200)), settings, np.random.default_rng(5)).astype(float) * electrons
+    assert counts.mean() == pytest.approx(electrons, rel=0.003)
+    assert counts.var() == pytest.approx(electrons, rel=0.01)
+    third = np.mean((counts - counts.mean()) ** 3)
+    assert third == pytest.approx(electrons, rel=0.05, abs=0.02 * electrons**1.5)
+
+
+def test_the_wander_is_continuous_in_time_from_line_to_line():
+    # the pause between lines is the share of time that no pixel sees
+    settings = Acquisition(scan_distortion=0.02, mains_share=0.5, line_pause_us=0.0)
+    field = scan_field((90, 140), settings, np.random.default_rng(6)).astype(float)
+    steps = np.diff(field.reshape(2, -1), axis=1)
+    at_line_end = np.abs(steps[:, 139::140]).mean()
+    assert at_line_end < 1.5 * np.abs(steps).mean()
+    assert np.abs(steps).mean() > 0
