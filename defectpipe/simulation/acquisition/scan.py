@@ -95,7 +95,10 @@ def to_image(points: np.ndarray, field: np.ndarray) -> np.ndarray:
     at_x, at_y = x.copy(), y.copy()
     for _ in range(12):
         u, v = _sample(field, at_x, at_y)
+        change = max(np.abs(x - u - at_x).max(initial=0), np.abs(y - v - at_y).max(initial=0))
         at_x, at_y = x - u, y - v
+        if change < 1e-4:
+            break
     return np.stack([at_x, at_y], -1).reshape(points.shape)
 
 
