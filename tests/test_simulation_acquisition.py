@@ -15,6 +15,7 @@ from defectpipe.simulation.acquisition import (
     distort,
     magnification_rms,
     moving,
+    noise_area_px,
     noise_std,
     scan_field,
     to_image,
@@ -205,3 +206,22 @@ def test_the_wander_is_continuous_in_time_from_line_to_line():
     at_line_end = np.abs(steps[:, 139::140]).mean()
     assert at_line_end < 1.5 * np.abs(steps).mean()
     assert np.abs(steps).mean() > 0
+
+
+def test_resampled_noise_is_correlated_as_a_gaussian():
+    settings = replace(QUIET, noise_sigma_px=1.3)
+    noise = detect(np.full((500, 620), 0.7), settings, np.random.default_rng(3)) - 0.7
+    assert noise.std() == pytest.approx(noise_std(0.7, settings), rel=0.02)
+    for lag in (1, 2, 3):
+        for axis in (0, 1):
+            assert autocorrelation(noise, lag, axis) == pytest.approx(np.exp(-(lag**2) / (4 * 1.3**2)), abs=0.02)
+
+
+@pytest.mark.parametrize("lengths", [(0.0, 0.0, 0.0), (1.2, 0.6, 0.0), (0.0, 0.0, 1.3), (0.8, 0.8, 1.0)])
+def test_means_over_areas_are_as_noisy_as_the_noise_area_says(lengths):
+    x, y, sigma = lengths
+    settings = replace(QUIET, noise_length_x_px=x, noise_length_y_px=y, noise_sigma_px=sigma)
+    noise = detect(np.full((1280, 1280), 0.6), settings, np.random.default_rng(8)) - 0.6
+    means = noise.reshape(20, 64, 20, 64).mean((1, 3))
+    expected = noise_std(0.6, settings) * np.sqrt(noise_area_px(settings) / 64**2)
+    assert means.std() == pytest.approx(expected, rel=0.12)

@@ -27,7 +27,7 @@ def detect(fraction: np.ndarray, acquisition: Acquisition, rng: np.random.Genera
     """
     expected = np.maximum(np.asarray(fraction, np.float32), 0)
     noise = _shot_noise(expected * np.float32(acquisition.dose_per_px), rng) * np.float32(1 / acquisition.dose_per_px)
-    kernels = [_noise_kernel(v) for v in (acquisition.noise_length_x_px, acquisition.noise_length_y_px)]
+    kernels = _noise_kernels(acquisition)
     if max(k.size for k in kernels) > 1:
         noise = cv2.sepFilter2D(noise, cv2.CV_32F, kernels[0], kernels[1], borderType=cv2.BORDER_REFLECT)
     signal = expected + noise
@@ -40,6 +40,11 @@ def noise_std(fraction: float, acquisition: Acquisition) -> float:
     """Standard deviation of one pixel where `fraction` of the beam arrives, in units of the full beam."""
     variance = max(fraction, 0.0) / acquisition.dose_per_px + acquisition.detector_rms**2 + acquisition.line_rms**2
     return float(np.sqrt(variance))
+
+
+def noise_area_px(acquisition: Acquisition) -> float:
+    """Area over which the shot noise is one value, as far as means over larger areas go: 1 of white noise."""
+    return float(np.prod([kernel.sum() ** 2 for kernel in _noise_kernels(acquisition)]))
 
 
 def digitise(signal: np.ndarray, acquisition: Acquisition) -> np.ndarray:
@@ -80,9 +85,18 @@ def _shot_noise(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return noise
 
 
-def _noise_kernel(length_px: float) -> np.ndarray:
-    if length_px <= 0:
-        return np.ones(1, np.float32)
-    reach = int(np.ceil(6 * length_px))
-    kernel = np.exp(-np.abs(np.arange(-reach, reach + 1)) / length_px)
+def _noise_kernels(acquisition: Acquisition) -> list[np.ndarray]:
+    """Along x, along y; the sum of their squares is 1."""
+    lengths = (acquisition.noise_length_x_px, acquisition.noise_length_y_px)
+    return [_noise_kernel(length, acquisition.noise_sigma_px) for length in lengths]
+
+
+def _noise_kernel(length_px: float, sigma_px: float) -> np.ndarray:
+    kernel = np.ones(1)
+    if length_px > 0:
+        reach = int(np.ceil(6 * length_px))
+        kernel = np.exp(-np.abs(np.arange(-reach, reach + 1)) / length_px)
+    if sigma_px > 0:
+        reach = int(np.ceil(4 * sigma_px))
+        kernel = np.convolve(kernel, np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_px) ** 2))
     return (kernel / np.sqrt((kernel**2).sum())).astype(np.float32)

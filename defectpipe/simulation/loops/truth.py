@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from defectpipe.boxes import touches_border
-from defectpipe.simulation.acquisition import Acquisition, noise_std
+from defectpipe.simulation.acquisition import Acquisition, noise_area_px, noise_std
 from defectpipe.simulation.loops.crystal import HABITS
 from defectpipe.simulation.loops.loop import Loop, polygon_ellipses, rim_contrast
 from defectpipe.simulation.loops.settings import LoopPreset
@@ -108,6 +108,4 @@ def _independent_px(loop: Loop, acquisition: Acquisition) -> float:
         area = 0.5 * np.pi * (loop.diameter_px + loop.minor_px) * 2.355 * loop.rim_sigma_px
     else:
         area = 0.25 * np.pi * loop.diameter_px * loop.minor_px
-    # the integral of (1 + r / l) exp(-r / l) over both directions is 4 l
-    lengths = (acquisition.noise_length_x_px, acquisition.noise_length_y_px)
-    return float(area / np.prod([max(4 * length, 1.0) for length in lengths]))
+    return float(area / noise_area_px(acquisition))
