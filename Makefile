@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many run test setup lint types arrows format requirements clean
+.PHONY: bench train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -76,6 +76,10 @@ bench-large: setup
 ## the worst image of each family, drawn; real images, so the folder is ignored by git
 pictures-fecral: setup
 	$(BIN)/python benchmarks/fecral_pictures.py
+
+## simulated fields beside real ones: needs the FeCrAl and 316L sets
+bench-realism: setup
+	$(BIN)/python benchmarks/simulation_realism.py $(ARGS)
 
 ## damaged files by the thousand; needs no data, and takes the real microscope files in where they are: ARGS="50000 7"
 bench-fuzz: setup

@@ -15,6 +15,7 @@ from defectpipe.simulation.acquisition import (
     distort,
     magnification_rms,
     moving,
+    noise_area_px,
     noise_std,
     scan_field,
     to_image,
@@ -185,3 +186,42 @@ def test_a_turning_object_turns_counter_clockwise_with_time(turn_deg):
     (x, y) = to_image(np.array([[120.0, 180.0]]), field)[0]
     share = 180 / 200 - 0.5
     assert np.rad2deg(np.arctan2(180 - y, x - 80)) == pytest.approx(turn_deg * share, rel=0.1)
+
+
+@pytest.mark.parametrize("electrons", [3.0, 26.0, 30.0, 400.0])
+def test_counts_have_the_moments_of_poisson_at_any_dose(electrons):
+    settings = replace(QUIET, dose_per_px=electrons)
+    counts = detect(np.ones((1000, 1200)), settings, np.random.default_rng(5)).astype(float) * electrons
+    assert counts.mean() == pytest.approx(electrons, rel=0.003)
+    assert counts.var() == pytest.approx(electrons, rel=0.01)
+    third = np.mean((counts - counts.mean()) ** 3)
+    assert third == pytest.approx(electrons, rel=0.05, abs=0.02 * electrons**1.5)
+
+
+def test_the_wander_is_continuous_in_time_from_line_to_line():
+    # the pause between lines is the share of time that no pixel sees
+    settings = Acquisition(scan_distortion=0.02, mains_share=0.5, line_pause_us=0.0)
+    field = scan_field((90, 140), settings, np.random.default_rng(6)).astype(float)
+    steps = np.diff(field.reshape(2, -1), axis=1)
+    at_line_end = np.abs(steps[:, 139::140]).mean()
+    assert at_line_end < 1.5 * np.abs(steps).mean()
+    assert np.abs(steps).mean() > 0
+
+
+def test_resampled_noise_is_correlated_as_a_gaussian():
+    settings = replace(QUIET, noise_sigma_px=1.3)
+    noise = detect(np.full((500, 620), 0.7), settings, np.random.default_rng(3)) - 0.7
+    assert noise.std() == pytest.approx(noise_std(0.7, settings), rel=0.02)
+    for lag in (1, 2, 3):
+        for axis in (0, 1):
+            assert autocorrelation(noise, lag, axis) == pytest.approx(np.exp(-(lag**2) / (4 * 1.3**2)), abs=0.02)
+
+
+@pytest.mark.parametrize("lengths", [(0.0, 0.0, 0.0), (1.2, 0.6, 0.0), (0.0, 0.0, 1.3), (0.8, 0.8, 1.0)])
+def test_means_over_areas_are_as_noisy_as_the_noise_area_says(lengths):
+    x, y, sigma = lengths
+    settings = replace(QUIET, noise_length_x_px=x, noise_length_y_px=y, noise_sigma_px=sigma)
+    noise = detect(np.full((1280, 1280), 0.6), settings, np.random.default_rng(8)) - 0.6
+    means = noise.reshape(20, 64, 20, 64).mean((1, 3))
+    expected = noise_std(0.6, settings) * np.sqrt(noise_area_px(settings) / 64**2)
+    assert means.std() == pytest.approx(expected, rel=0.12)

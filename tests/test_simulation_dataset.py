@@ -90,7 +90,7 @@ def test_truth_coco_and_manifest_agree(folder):
     truth, coco = read_csv(folder / "truth.csv"), json.loads((folder / "labels.coco.json").read_text())
     manifest = json.loads((folder / "manifest.json").read_text())
     assert list(truth.columns) == TRUTH_COLUMNS
-    assert set(truth["class"]) <= {"open", "closed", "edge_on"}
+    assert set(truth["class"]) <= {"open", "closed", "edge_on", "black_dot"}
     assert [c["name"] for c in coco["categories"]] == ["open"]
     np.testing.assert_allclose(truth["diameter_nm"], 0.4 * truth["diameter_px"], rtol=1e-3)
     for image, entry in zip(coco["images"], manifest["images"], strict=True):

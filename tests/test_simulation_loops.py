@@ -14,7 +14,7 @@ from defectpipe.simulation.loops.loop import (
     add_loop,
     attenuation_map,
     outline,
-    polygon_ellipse,
+    polygon_ellipses,
     rim_contrast,
     tight_box,
 )
@@ -123,12 +123,12 @@ def test_a_loop_outside_adds_nothing():
 @pytest.mark.parametrize("turn", [1, -1])
 def test_polygon_moments_give_the_ellipse_back(angle_deg, turn):
     points = outline(replace(RING, angle_deg=angle_deg), 256)[::turn]
-    x, y, major, minor, angle = polygon_ellipse(points)
+    x, y, major, minor, angle = polygon_ellipses(points)
     np.testing.assert_allclose([x, y, major, minor], [61.3, 40.8, 52, 34], rtol=1e-3)
     assert (angle - angle_deg + 90) % 180 - 90 == pytest.approx(0, abs=0.01)
 
 
 def test_polygon_moments_follow_an_affine_map():
     circle = outline(replace(RING, diameter_px=20, minor_px=20), 256) - [61.3, 40.8]
-    x, y, major, minor, angle = polygon_ellipse(circle * [1.0, 2.5] + [100, 7])
+    x, y, major, minor, angle = polygon_ellipses(circle * [1.0, 2.5] + [100, 7])
     np.testing.assert_allclose([x, y, major, minor, angle], [100, 7, 50, 20, 90], rtol=1e-3)

@@ -23,7 +23,7 @@ from defectpipe.simulation.images import Annotation
 from defectpipe.simulation.kinds import KINDS, find_preset
 from defectpipe.simulation.preset import Preset
 
-SIMULATION_VERSION = 2
+SIMULATION_VERSION = 3
 IMAGES_FOLDER = "images"
 LABELS_FILE = "labels.coco.json"
 

@@ -7,6 +7,8 @@ import numpy as np
 
 from defectpipe.simulation.acquisition.settings import Acquisition
 
+_MANY = 25.0  # electrons a px
+
 
 def detect(fraction: np.ndarray, acquisition: Acquisition, rng: np.random.Generator) -> np.ndarray:
     """Counted electrons, over those of the full beam.
@@ -23,13 +25,14 @@ def detect(fraction: np.ndarray, acquisition: Acquisition, rng: np.random.Genera
     -------
     ndarray of float32, shape (height, width)
     """
-    expected = np.maximum(np.asarray(fraction, float), 0)
-    noise = (rng.poisson(expected * acquisition.dose_per_px) / acquisition.dose_per_px - expected).astype(np.float32)
-    kernels = [_noise_kernel(v) for v in (acquisition.noise_length_x_px, acquisition.noise_length_y_px)]
+    expected = np.maximum(np.asarray(fraction, np.float32), 0)
+    noise = _shot_noise(expected * np.float32(acquisition.dose_per_px), rng) * np.float32(1 / acquisition.dose_per_px)
+    kernels = _noise_kernels(acquisition)
     if max(k.size for k in kernels) > 1:
         noise = cv2.sepFilter2D(noise, cv2.CV_32F, kernels[0], kernels[1], borderType=cv2.BORDER_REFLECT)
-    signal = expected.astype(np.float32) + noise
-    signal += acquisition.detector_rms * rng.standard_normal(signal.shape, np.float32)
+    signal = expected + noise
+    if acquisition.detector_rms > 0:
+        signal += acquisition.detector_rms * rng.standard_normal(signal.shape, np.float32)
     return signal + acquisition.line_rms * rng.standard_normal((signal.shape[0], 1), np.float32)
 
 
@@ -37,6 +40,11 @@ def noise_std(fraction: float, acquisition: Acquisition) -> float:
     """Standard deviation of one pixel where `fraction` of the beam arrives, in units of the full beam."""
     variance = max(fraction, 0.0) / acquisition.dose_per_px + acquisition.detector_rms**2 + acquisition.line_rms**2
     return float(np.sqrt(variance))
+
+
+def noise_area_px(acquisition: Acquisition) -> float:
+    """Area over which the shot noise is one value, as far as means over larger areas go: 1 of white noise."""
+    return float(np.prod([kernel.sum() ** 2 for kernel in _noise_kernels(acquisition)]))
 
 
 def digitise(signal: np.ndarray, acquisition: Acquisition) -> np.ndarray:
@@ -59,9 +67,36 @@ def digitise(signal: np.ndarray, acquisition: Acquisition) -> np.ndarray:
     return np.clip(np.rint(grey), 0, full).astype(np.uint8 if acquisition.bits <= 8 else np.uint16)
 
 
-def _noise_kernel(length_px: float) -> np.ndarray:
-    if length_px <= 0:
-        return np.ones(1, np.float32)
-    reach = int(np.ceil(6 * length_px))
-    kernel = np.exp(-np.abs(np.arange(-reach, reach + 1)) / length_px)
+def _shot_noise(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Poisson counts less their expectation.
+
+    From `_MANY` electrons on: a Gaussian with Fisher's and Cornish's first correction, which gives the skewness of the
+    counts too (Cornish & Fisher, Revue de l'Institut International de Statistique 5, 307 (1938)).
+    """
+    z = rng.standard_normal(counts.shape, np.float32)
+    noise = np.sqrt(counts) * z
+    z *= z
+    z -= 1
+    z *= np.float32(1 / 6)
+    noise += z
+    few = counts < _MANY
+    if few.any():
+        noise[few] = rng.poisson(counts[few]) - counts[few]
+    return noise
+
+
+def _noise_kernels(acquisition: Acquisition) -> list[np.ndarray]:
+    """Along x, along y; the sum of their squares is 1."""
+    lengths = (acquisition.noise_length_x_px, acquisition.noise_length_y_px)
+    return [_noise_kernel(length, acquisition.noise_sigma_px) for length in lengths]
+
+
+def _noise_kernel(length_px: float, sigma_px: float) -> np.ndarray:
+    kernel = np.ones(1)
+    if length_px > 0:
+        reach = int(np.ceil(6 * length_px))
+        kernel = np.exp(-np.abs(np.arange(-reach, reach + 1)) / length_px)
+    if sigma_px > 0:
+        reach = int(np.ceil(4 * sigma_px))
+        kernel = np.convolve(kernel, np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_px) ** 2))
     return (kernel / np.sqrt((kernel**2).sum())).astype(np.float32)

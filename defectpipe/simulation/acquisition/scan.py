@@ -28,22 +28,28 @@ def scan_field(shape: tuple[int, int], acquisition: Acquisition, rng: np.random.
     """
     height, width = shape
     line_s = (width * acquisition.dwell_us + acquisition.line_pause_us) * 1e-6
-    field = np.zeros((2, height, width))
+    start, within = np.arange(height) * line_s, np.arange(width) * (acquisition.dwell_us * 1e-6)
+    field = np.zeros((2, height, width), np.float32)
     if acquisition.scan_distortion > 0:
-        start = np.arange(height)[:, None] * line_s
-        times = start + np.arange(width)[None] * acquisition.dwell_us * 1e-6
-        for axis, mains in ((0, acquisition.mains_share), (1, 0.3 * acquisition.mains_share)):
+        at = _interpolation(within * (_SAMPLES_PER_LINE / line_s))
+        factors = []
+        for mains in (acquisition.mains_share, 0.3 * acquisition.mains_share):
             wander = _one_over_f(height * _SAMPLES_PER_LINE, line_s / _SAMPLES_PER_LINE, rng)
-            hum = np.sqrt(2.0) * np.sin(2 * np.pi * (acquisition.mains_hz * times + rng.random()))
-            knots = np.arange(wander.size) * (line_s / _SAMPLES_PER_LINE)
-            field[axis] = (1 - mains) * np.interp(times.ravel(), knots, wander).reshape(shape) + mains * hum
-        field *= _scale_to(field, acquisition.scan_distortion)
-    share = np.arange(height)[:, None] / max(height - 1, 1) - 0.5
+            phase = 2 * np.pi * (acquisition.mains_hz * start + rng.random())
+            turn = 2 * np.pi * acquisition.mains_hz * within
+            # sin(a + b) = sin a cos b + cos a sin b: line and place in it apart, as with the wander
+            down = np.stack([np.sin(phase), np.cos(phase)], 1) * (np.sqrt(2.0) * mains)
+            across = np.stack([np.cos(turn), np.sin(turn)])
+            factors.append((np.hstack([(1 - mains) * _by_line(wander), down]), np.vstack([at, across])))
+        scale = _scale_to(factors, acquisition.scan_distortion)
+        for axis, (down, across) in enumerate(factors):
+            field[axis] = _product(scale * down, across)
+    share = (np.arange(height)[:, None] / max(height - 1, 1) - 0.5).astype(np.float32)
     field[0] += acquisition.drift_x_px * share
     field[1] += acquisition.drift_y_px * share
-    field[0] += acquisition.flyback_px * np.exp(-np.arange(width)[None] / (0.04 * width))
-    field -= field.mean((1, 2), keepdims=True)
-    return field.astype(np.float32)
+    field[0] += (acquisition.flyback_px * np.exp(-np.arange(width)[None] / (0.04 * width))).astype(np.float32)
+    field -= field.mean((1, 2), keepdims=True, dtype=float).astype(np.float32)
+    return field
 
 
 def magnification_rms(field: np.ndarray) -> float:
@@ -66,8 +72,8 @@ def distort(specimen: np.ndarray, field: np.ndarray, margin_px: int = 0) -> np.n
     ndarray of float32, shape (height, width)
     """
     _, height, width = field.shape
-    x = np.arange(width, dtype=np.float32)[None] + field[0] + np.float32(margin_px)
-    y = np.arange(height, dtype=np.float32)[:, None] + field[1] + np.float32(margin_px)
+    x = field[0] + np.arange(margin_px, margin_px + width, dtype=np.float32)[None]
+    y = field[1] + np.arange(margin_px, margin_px + height, dtype=np.float32)[:, None]
     return cv2.remap(np.asarray(specimen, np.float32), x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
@@ -89,7 +95,10 @@ def to_image(points: np.ndarray, field: np.ndarray) -> np.ndarray:
     at_x, at_y = x.copy(), y.copy()
     for _ in range(12):
         u, v = _sample(field, at_x, at_y)
+        change = max(np.abs(x - u - at_x).max(initial=0), np.abs(y - v - at_y).max(initial=0))
         at_x, at_y = x - u, y - v
+        if change < 1e-4:
+            break
     return np.stack([at_x, at_y], -1).reshape(points.shape)
 
 
@@ -136,13 +145,32 @@ def _one_over_f(count: int, step_s: float, rng: np.random.Generator) -> np.ndarr
     return wander / max(float(wander.std()), 1e-12)
 
 
-def _scale_to(field: np.ndarray, target_rms: float) -> float:
-    # the determinant is quadratic in the field: a few steps settle its scale
-    xx, xy, yx, yy = _gradients(field)
+def _by_line(wander: np.ndarray) -> np.ndarray:
+    """Samples of each line and the first one of the next, shape (height, samples + 1)."""
+    lines = wander.reshape(-1, _SAMPLES_PER_LINE)
+    following = np.append(lines[1:, 0], wander[-1])
+    return np.hstack([lines, following[:, None]])
+
+
+def _interpolation(places: np.ndarray) -> np.ndarray:
+    """Weights of a line's samples at given places among them, shape (samples + 1, places)."""
+    return np.maximum(1 - np.abs(np.arange(_SAMPLES_PER_LINE + 1)[:, None] - places[None]), 0)
+
+
+def _product(down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    return down.astype(np.float32) @ across.astype(np.float32)
+
+
+def _scale_to(factors: list[tuple[np.ndarray, np.ndarray]], target_rms: float) -> float:
+    """Scale of a field, given as products of a part along the lines and one across them, that meets the target."""
+    xx, yx = (_product(down, np.gradient(across, axis=1)) for down, across in factors)
+    xy, yy = (_product(np.gradient(down, axis=0), across) for down, across in factors)
+    linear, square = xx + yy, xx * yy - xy * yx
+    # the determinant is quadratic in the scale: a few steps settle it
+    a, b, c = (float(np.mean(p * q, dtype=float)) for p, q in ((linear, linear), (linear, square), (square, square)))
     scale = 1.0
     for _ in range(5):
-        rms = np.sqrt(np.mean(((1 + scale * xx) * (1 + scale * yy) - scale**2 * xy * yx - 1) ** 2))
-        scale *= target_rms / max(float(rms), 1e-12)
+        scale *= target_rms / max(float(np.sqrt(scale**2 * a + 2 * scale**3 * b + scale**4 * c)), 1e-12)
     return scale
 
 

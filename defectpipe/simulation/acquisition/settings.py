@@ -37,6 +37,9 @@ class Acquisition:
     noise_length_x_px, noise_length_y_px : float
         Length of the two-sided exponential that correlates the shot noise; 0 leaves it white. Autocorrelation over k
         px: q^k (1 + k (1 - q²) / (1 + q²)) with q = exp(-1 / length). Real images have 0.4 to 0.9 for k = 1.
+    noise_sigma_px : float
+        Standard deviation of a Gaussian that correlates the shot noise besides, as resampling of an image does; alone,
+        its autocorrelation over k px is exp(-k² / (4 sigma²)).
     grey_level : float
         Share of the full scale at which the median of the signal is recorded. Unused with a `black_level`.
     gain : float
@@ -64,6 +67,7 @@ class Acquisition:
     line_rms: float = 0.0
     noise_length_x_px: float = 0.0
     noise_length_y_px: float = 0.0
+    noise_sigma_px: float = 0.0
     grey_level: float = 0.6
     gain: float = 1.0
     black_level: float | None = None
