@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism run test setup lint types arrows format requirements clean
+.PHONY: bench train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -72,6 +72,14 @@ bench-speed: setup
 ## peak memory and seams of an image of 30,000 × 30,000 px: make bench-large SIDE=10000 for a smaller one
 bench-large: setup
 	$(BIN)/python benchmarks/large_image.py $(or $(SIDE),30000) $(or $(BITS),8)
+
+## simulated images for each CPU second, and where the time goes
+bench-simulation: setup
+	$(BIN)/python benchmarks/simulation_speed.py
+
+## what simulated loops are worth in training, on real images: make bench-simulated-training ARGS="--steps 3800 --cascade"
+bench-simulated-training: setup
+	$(BIN)/python benchmarks/simulated_training.py $(ARGS)
 
 ## the worst image of each family, drawn; real images, so the folder is ignored by git
 pictures-fecral: setup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numba import njit
 
 from defectpipe.simulation.acquisition.settings import Acquisition
 
@@ -158,7 +159,18 @@ def _interpolation(places: np.ndarray) -> np.ndarray:
 
 
 def _product(down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    return down.astype(np.float32) @ across.astype(np.float32)
+    return _matrix_product(np.ascontiguousarray(down, np.float32), np.ascontiguousarray(across, np.float32))
+
+
+@njit(cache=True, nogil=True)
+def _matrix_product(down, across):  # type: ignore[no-untyped-def]
+    # NumPy's would take every core, and its sums could hang on their number
+    product = np.zeros((down.shape[0], across.shape[1]), np.float32)
+    for i in range(down.shape[0]):
+        for k in range(down.shape[1]):
+            for j in range(across.shape[1]):
+                product[i, j] += down[i, k] * across[k, j]
+    return product
 
 
 def _scale_to(factors: list[tuple[np.ndarray, np.ndarray]], target_rms: float) -> float:
