@@ -91,12 +91,17 @@ class DrawOverlays(ShardTask):
 
 def overlay_paths(folder: Path, image: str, n_frames: int) -> list[Path]:
     """One path a frame: the input's tree is mirrored and the extension kept, so that no two images share a picture."""
+    if n_frames == 1:
+        return [mirrored(folder, image, ".jpg")]
+    return [mirrored(folder, image, f".{frame:04d}.jpg") for frame in range(n_frames)]
+
+
+def mirrored(folder: Path, image: str, ending: str) -> Path:
+    """Path of what is made of an image: its own path and name below `folder`, with an ending that is added."""
     place, _slash, name = image.rpartition("/")
     if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
         name = name[:40] + "-" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    if n_frames == 1:
-        return [folder / place / f"{name}.jpg"]
-    return [folder / place / f"{name}.{frame:04d}.jpg" for frame in range(n_frames)]
+    return folder / place / f"{name}{ending}"
 
 
 def overlay_stamp(plan: Plan, image: str) -> Path:

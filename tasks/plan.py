@@ -27,6 +27,7 @@ BEFORE = {
     "measurement": "screening",
     "statistics": "measurement",
     "overlays": "measurement",
+    "exports": "measurement",
 }
 IMAGES_PER_SHARD = 64
 MAX_SHARDS = 128

@@ -19,7 +19,7 @@ from luigi.task_register import Register
 from defectpipe.errors import SettingsError
 
 MODULES = (
-    *("tasks.stages", "tasks.tables", "tasks.agreement", "tasks.overlays", "tasks.runall"),
+    *("tasks.stages", "tasks.tables", "tasks.agreement", "tasks.overlays", "tasks.exports", "tasks.runall"),
     *("tasks.models", "tasks.check"),
 )
 

@@ -6,6 +6,7 @@ import luigi
 
 from defectpipe.errors import DefectpipeError
 from tasks.base import FolderTask
+from tasks.exports import ExportFolder, ExportImages
 from tasks.logs import logger
 from tasks.overlays import DrawOverlays
 from tasks.session import Session
@@ -24,9 +25,10 @@ class RunAll(FolderTask):
     """A folder of micrographs in; loop statistics with their uncertainty, tables and pictures out."""
 
     def needs(self, session: Session) -> list[luigi.Task]:
-        """Tables and pictures."""
-        pictures = [self.child(DrawOverlays, shard=i) for i in range(len(session.plan.shards))]
-        return [self.child(WriteTables), *pictures]
+        """Tables, pictures, and files for other programs."""
+        shards = range(len(session.plan.shards))
+        parts = [self.child(task, shard=i) for task in (DrawOverlays, ExportImages) for i in shards]
+        return [self.child(WriteTables), *parts, self.child(ExportFolder)]
 
     def work(self, session: Session) -> None:
         """Write the summary, clear away what is of no image, and fail if an image has failed."""

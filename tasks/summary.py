@@ -91,7 +91,7 @@ def closing_lines(session: Session, summary: dict[str, Any]) -> list[str]:
     if seconds is not None:
         human = session.plan.settings.statistics.human_seconds_per_image
         lines.append(f"{seconds:.2g} s an image on one core; a person is taken to need {human:g} s")
-    pictures = "overlays/ (a picture per image), "
+    pictures = "results.xlsx, overlays/ (a picture per image), rois/ (for ImageJ), "
     evaluation = "evaluation.json, " if session.plan.labels_dir else ""
     return [*lines, f"all of it: {out} (images.csv, loops.csv, {pictures}{evaluation}summary.json)"]
 
