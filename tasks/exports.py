@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from tasks.base import FolderTask
+from tasks.corrections import awaits_corrections, folder_parts, loops_parts, loops_result
 from tasks.labels import read_labels
 from tasks.logs import logger
 from tasks.overlays import mirrored, remove_pictures
@@ -42,10 +43,13 @@ class ExportImages(ShardTask):
     requirement = MeasureLoops
     bar = "exports"
     priority = 4
+    takes_corrections = True
 
     def stale(self, session: Session) -> dict[str, str]:
         """The images whose files are absent, or hold other loops than were measured."""
         plan, current, stale = session.plan, session.current[self.bar], {}
+        if awaits_corrections(session):
+            return dict.fromkeys(plan.shards[self.shard], UPSTREAM_CHANGED)
         for image in plan.shards[self.shard]:
             if image in current:
                 continue
@@ -72,7 +76,7 @@ class ExportFolder(FolderTask):
 
     def is_current(self, session: Session) -> bool:
         """Whether the files are there as they were written, and the tables have not changed since."""
-        return not _stale(session.plan)
+        return not awaits_corrections(session) and not _stale(session.plan)
 
     def work(self, session: Session) -> None:
         """Write them all: each needs the whole tables."""
@@ -104,13 +108,13 @@ def export_stamp(plan: Plan, image: str) -> Path:
 
 def export_inputs(plan: Plan, image: str) -> Inputs:
     """What the files of an image depend on."""
-    return Inputs({"export": EXPORT_VERSION, "upstream": plan.inputs("measurement", image).fingerprint})
+    return Inputs({"export": EXPORT_VERSION} | loops_parts(plan, image))
 
 
 def make_export_job(plan: Plan, image: str) -> ExportJob:
     """The job that writes the files of one image."""
-    measured = plan.result("measurement", image)
-    return ExportJob(image, measured, export_inputs(plan, image), export_stamp(plan, image), plan.output_dir)
+    loops = loops_result(plan, image)
+    return ExportJob(image, loops, export_inputs(plan, image), export_stamp(plan, image), plan.output_dir)
 
 
 def export(job: ExportJob) -> None:
@@ -172,9 +176,8 @@ def _hash(path: Path) -> str:
 
 
 def _inputs(plan: Plan) -> Inputs:
-    loops = digest([plan.shard_fingerprint(shard) for shard in range(len(plan.shards))])
     settings = plan.settings_of("statistics") | plan.settings_of("labels") | plan.settings_of("measurement")
-    parts: dict[str, Any] = {"export": EXPORT_VERSION, "upstream": loops, "list of images": digest(list(plan.images))}
+    parts: dict[str, Any] = {"export": EXPORT_VERSION, "list of images": digest(list(plan.images))} | folder_parts(plan)
     return Inputs(parts | {"labels": digest(dict(plan.label_hashes)), "label format": plan.label_format} | settings)
 
 

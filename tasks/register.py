@@ -19,7 +19,15 @@ from luigi.task_register import Register
 from defectpipe.errors import SettingsError
 
 MODULES = (
-    *("tasks.stages", "tasks.tables", "tasks.agreement", "tasks.overlays", "tasks.exports", "tasks.runall"),
+    *(
+        "tasks.stages",
+        "tasks.corrections",
+        "tasks.tables",
+        "tasks.agreement",
+        "tasks.overlays",
+        "tasks.exports",
+        "tasks.runall",
+    ),
     *("tasks.models", "tasks.check"),
 )
 

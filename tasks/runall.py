@@ -54,10 +54,13 @@ def refuse_failures(summary: dict[str, dict[str, dict[str, str]]]) -> None:
     """
     failed = dict(summary["failed"])
     broken = dict(summary["labels"]["errors"]) if "labels" in summary else {}
-    if not failed and not broken:
+    wrong = summary["corrections"]["errors"] if "corrections" in summary else {}
+    wrong = {name: reason.removeprefix(f"{name}: ") for name, reason in dict(wrong).items()}
+    if not failed and not broken and not wrong:
         return
     counted = [f"{len(failed)} images failed"] * bool(failed) + [f"{len(broken)} label files failed"] * bool(broken)
-    lines = [f"  {name}: {reason}" for name, reason in {**failed, **broken}.items()]
+    counted += [f"{len(wrong)} correction files failed"] * bool(wrong)
+    lines = [f"  {name}: {reason}" for name, reason in {**failed, **broken, **wrong}.items()]
     more = len(lines) - _NAMED_FAILURES
     rest = [f"  and {more} more: images.csv and evaluation.json have them all"] if more > 0 else []
     said = "\n".join([*lines[:_NAMED_FAILURES], *rest])

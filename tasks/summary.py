@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import defectpipe
 from tasks.agreement import read_evaluation
+from tasks.corrections import read_corrections
 from tasks.plan import STAGES, Plan
 from tasks.session import Session
 from tasks.stamps import read_stamp
@@ -50,6 +51,14 @@ def summarise(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
         found["labels"] = evaluation["labels"]
         rules = [rule_name(rule, plan.settings.statistics) for rule in RULES]
         found["agreement"] = {rule: evaluation[rule] for rule in rules}
+    if (corrections := read_corrections(plan)) is not None:
+        counts = {name: int(images[name].fillna(0).sum()) for name in ("n_moved", "n_added", "n_deleted")}
+        found["corrections"] = {
+            "images": sorted(corrections.tables),
+            **counts,
+            "unmatched": list(corrections.unmatched),
+            "errors": dict(corrections.errors),
+        }
     return found | {
         "time": _time(session),
         "settings": plan.settings.to_dict(),
@@ -86,7 +95,7 @@ def closing_lines(session: Session, summary: dict[str, Any]) -> list[str]:
         lines.append(f"no pixel size, so no nm: {_listed(summary['without_pixel_size'])}")
     if summary["skipped"]:
         lines.append(f"skipped: {_listed([f'{name} ({why})' for name, why in summary['skipped'].items()])}")
-    lines += _label_lines(summary)
+    lines += _label_lines(summary) + _correction_lines(summary)
     seconds = summary["time"]["seconds_per_image"]
     if seconds is not None:
         human = session.plan.settings.statistics.human_seconds_per_image
@@ -109,6 +118,19 @@ def _label_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"labels without an image: {_listed(labels['unmatched_labels'])}")
     if labels["unlabelled_images"]:
         lines.append(f"images without labels, not scored: {_listed(labels['unlabelled_images'])}")
+    return lines
+
+
+def _correction_lines(summary: dict[str, Any]) -> list[str]:
+    if "corrections" not in summary:
+        return []
+    found = summary["corrections"]
+    lines = [
+        f"corrected by people: {len(found['images'])} images; {found['n_moved']} loops moved, "
+        f"{found['n_added']} added, {found['n_deleted']} deleted"
+    ]
+    if found["unmatched"]:
+        lines.append(f"corrections without an image: {_listed(found['unmatched'])}")
     return lines
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tasks.corrections import STAGE as CORRECTION
+from tasks.corrections import read_corrections
 from tasks.exports import export_stamp, folder_stamp
 from tasks.logs import logger
 from tasks.overlays import overlay_stamp, remove_pictures
@@ -23,8 +25,11 @@ def sweep(plan: Plan) -> None:
         for stage in STAGES:
             keep |= set(vars(plan.result(stage, image)).values())
     gone = set()
+    corrections = read_corrections(plan)
+    for image in corrections.tables if corrections is not None else ():
+        keep |= set(vars(plan.result(CORRECTION, image)).values())
     listed_below = {"overlays": plan.output_dir / "overlays", "exports": plan.output_dir}
-    for name in (*STAGES, "overlays", "exports", "tables"):
+    for name in (*STAGES, CORRECTION, "overlays", "exports", "tables"):
         for path in sorted((plan.state_dir / name).rglob("*")):
             if path.is_file() and path not in keep:
                 stamp = read_stamp(path) if name in listed_below else None

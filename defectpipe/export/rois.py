@@ -7,7 +7,6 @@ type 7, subtype 3, the points as floats at byte 18, the ratio as a float at byte
 from __future__ import annotations
 
 import io
-import re
 import struct
 import zipfile
 
@@ -17,27 +16,13 @@ from roifile import ROI_SUBTYPE, ImagejRoi
 
 from defectpipe.boxes import ellipse_points
 from defectpipe.export.shapes import CORNER_PX, ELLIPSE_COLUMNS, drawable
+from defectpipe.io.labels.rois import roi_name
 
 _ASPECT_RATIO_OFFSET = 52
 # ImageJ draws the ellipse anew from its axis; other readers take these corners.
 _N_CORNERS = 36
 # A zip holds times: one that never changes, the earliest it can say.
 _NO_DAY = (1980, 1, 1, 0, 0, 0)
-_NAME = re.compile(r"(?:\d+-)?loop-(\d+)")
-
-
-def roi_name(loop_id: int, frame: int | None = None) -> str:
-    """Name of a loop's ROI: ``loop-0012``; in a stack with its slice, from 1, before: ``0003-loop-0012``.
-
-    Not a bare number: ImageJ names what is drawn by hand after its place, such as ``0012-0345``.
-    """
-    return f"loop-{loop_id:04d}" if frame is None else f"{frame + 1:04d}-loop-{loop_id:04d}"
-
-
-def loop_id_of(name: str) -> int | None:
-    """The loop that a ROI's name says, None for any other name."""
-    match = _NAME.fullmatch(name.strip())
-    return int(match[1]) if match and len(match[1]) < 10 else None
 
 
 def rois_zip(loops: pd.DataFrame, *, is_stack: bool = False) -> bytes:
