@@ -124,13 +124,15 @@ def _same(found: pd.DataFrame, wanted: pd.DataFrame, shape: tuple[int, int]) -> 
     limits = np.array([shape[1], shape[0], shape[1], shape[0]]) - 0.5
     # Formats of outlines end at the border of the image, where an ellipse may reach on.
     cut = np.clip(bounds, -0.5, limits)
+    reaches_over = (cut != bounds).any(1)
     slanted, theirs_slanted = _diagonals(ellipses), _diagonals(theirs)
     tree = cKDTree((np.concatenate([bounds, cut])[:, :2] + np.concatenate([bounds, cut])[:, 2:]) / 2)
     n, centres = len(found), (boxes[:, :2] + boxes[:, 2:]) / 2
     distances, near = tree.query(centres, k=_NEIGHBOURS, distance_upper_bound=2 * SAME_PX)
     pairs = []
     for i, j in zip(*np.nonzero(np.isfinite(distances)), strict=True):
-        k, is_cut = near[i, j] % n, near[i, j] >= n
+        k = near[i, j] % n
+        is_cut = near[i, j] >= n and reaches_over[k]
         fits = np.abs(boxes[i] - (cut if is_cut else bounds)[k]).max() <= SAME_PX
         # A box alone, or a part of an outline, says nothing of the angle.
         turned = not is_cut and np.isfinite(theirs[i]).all() and np.abs(slanted[k] - theirs_slanted[i]).max() > SAME_PX
@@ -157,8 +159,8 @@ def _measured(
     limits = np.array([shape[1], shape[0], shape[1], shape[0]]) - 0.5
     tight = np.clip(wanted[_BOX].to_numpy(float), -0.5, limits)
     boxes = convert(tight, "tight", box_convention)
-    scores = found[["detection_score", "screening_score"]].to_numpy(float)
-    own = np.where((pair >= 0)[:, None], scores[np.maximum(pair, 0)] if len(scores) else np.nan, np.nan)
+    own = np.full((len(wanted), 2), np.nan)
+    own[pair >= 0] = found[["detection_score", "screening_score"]].to_numpy(float)[pair[pair >= 0]]
     # The loops that were found are measured along: whether rims are dark or bright is decided by all together.
     screened = pd.DataFrame(np.concatenate([boxes, found[_BOX].to_numpy(float)]), columns=_BOX).assign(
         detection_score=0.0, screening_score=0.0, kept=True

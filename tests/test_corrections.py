@@ -35,6 +35,10 @@ def boxed(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: bounds[:, i] for i, name in enumerate(BOX)})
 
 
+def shifted(table: pd.DataFrame, x_px: float, y_px: float = 0.0) -> pd.DataFrame:
+    return table.assign(x_px=table["x_px"] + x_px, y_px=table["y_px"] + y_px)
+
+
 def found_loops() -> pd.DataFrame:
     rows = [(50.0, 60.0, 30.0, 20.0, 30.0), (150.0, 60.0, 40.0, 15.0, 120.0), (398.0, 200.0, 30.0, 30.0, 0.0)]
     table = boxed(pd.DataFrame(rows, columns=ELLIPSE)).assign(image="a.tif", frame=0, loop_id=[1, 2, 3])
@@ -62,7 +66,7 @@ def correct(wanted: pd.DataFrame):
 def test_what_was_not_touched_keeps_its_measurement_to_the_bit():
     found = found_loops()
     # As formats round; numbers lost, order changed.
-    rounded = found[ELLIPSE].round(1).iloc[::-1] + [0.2, -0.2, 0.1, 0.1, 0.2]
+    rounded = shifted(found[ELLIPSE].round(1).iloc[::-1], 0.2, -0.2)
     corrected = correct(wanted_loops(rounded, [None] * 3))
     pd.testing.assert_frame_equal(corrected.loops, found)
     assert (corrected.n_moved, corrected.n_added, corrected.n_deleted) == (0, 0, 0)
@@ -84,9 +88,9 @@ def test_a_loop_turned_in_its_box_is_moved():
 
 def test_moved_added_and_deleted_loops():
     found = found_loops()
-    moved = found[ELLIPSE].iloc[[0]] + [100.0, 100.0, 0, 0, 0]
+    moved = shifted(found[ELLIPSE].iloc[[0]], 100.0, 100.0)
     added = pd.DataFrame([(60.0, 250.0, 20.0, 10.0, 0.0), (300.0, 30.0, 24.0, 10.0, 0.0)], columns=ELLIPSE)
-    nudged = found[ELLIPSE].iloc[[1]] + [3.0, 0, 0, 0, 0]
+    nudged = shifted(found[ELLIPSE].iloc[[1]], 3.0)
     wanted = pd.concat([added, moved, nudged], ignore_index=True)
     corrected = correct(wanted_loops(wanted, [None, 99, 1, None]))
     assert (corrected.n_moved, corrected.n_added, corrected.n_deleted) == (2, 2, 1)
@@ -132,7 +136,7 @@ def run_all(source: Path, **parameters) -> LuigiStatusCode:
 
 def edited(loops: pd.DataFrame) -> tuple[pd.DataFrame, list[int | None]]:
     """The loops of an image with the first deleted, the second moved by 4 px, and one added."""
-    kept = loops[ELLIPSE].iloc[1:] + [4.0, 0, 0, 0, 0]
+    kept = shifted(loops[ELLIPSE].iloc[1:], 4.0)
     added = pd.DataFrame([(30.0, 95.0, 21.0, 13.0, 0.0)], columns=ELLIPSE)
     return pd.concat([kept, added], ignore_index=True), [*map(int, loops["loop_id"][1:]), None]
 

@@ -35,7 +35,7 @@ from defectpipe.io.tables import images_table, labels_table, loops_table
 
 SHAPE = (300, 400)
 ELLIPSE = ["x_px", "y_px", "diameter_px", "minor_px", "angle_deg"]
-HOSTILE = '=HYPERLINK("http://x").tif'
+HOSTILE = '=HYPERLINK("x").tif'
 IMAGEJ = Path("/usr/share/java/ij.jar")
 
 
