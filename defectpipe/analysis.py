@@ -10,7 +10,7 @@ import pandas as pd
 from defectpipe.boxes import convert, shrink, touches_border
 from defectpipe.detection.scan import find_candidates
 from defectpipe.detection.tiles import find_candidates_by_tiles
-from defectpipe.io.tables import LOOP_COLUMNS
+from defectpipe.io.tables import AUTOMATIC, LOOP_COLUMNS
 from defectpipe.measurement import FloodSettings, measure
 from defectpipe.measurement.ellipse import BoxPrior
 from defectpipe.measurement.tiles import measure_by_tiles
@@ -136,7 +136,7 @@ def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, setti
         }
     )
     table = table.sort_values(["y_px", "x_px"], kind="stable", ignore_index=True)
-    table = table.assign(image=m.image, frame=m.frame, loop_id=np.arange(1, len(table) + 1))
+    table = table.assign(image=m.image, frame=m.frame, loop_id=np.arange(1, len(table) + 1), origin=AUTOMATIC)
     return table[list(LOOP_COLUMNS)]
 
 

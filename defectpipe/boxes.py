@@ -114,6 +114,27 @@ def ellipse_bounds(
     return np.stack([x - half_w, y - half_h, x + half_w, y + half_h], 1)
 
 
+def ellipse_points(ellipse: np.ndarray, count: int) -> np.ndarray:
+    """Points on an ellipse, evenly by its parameter, counter-clockwise as seen from the end of the major axis.
+
+    Parameters
+    ----------
+    ellipse : ndarray, shape (5,)
+        Centre x and y, full axes major and minor, angle in degrees (from +x, counter-clockwise as seen).
+    count : int
+
+    Returns
+    -------
+    ndarray, shape (count, 2)
+        x, y, in the unit of the ellipse; y points down.
+    """
+    x, y, major, minor, angle_deg = ellipse
+    t = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
+    along, across = 0.5 * major * np.cos(t), 0.5 * minor * np.sin(t)
+    return np.stack([x + along * c - across * s, y - along * s - across * c], 1)
+
+
 def group_by_tile(boxes: np.ndarray, tile_px: int, offset_px: int = 0, most: int | None = None) -> list[np.ndarray]:
     """Boxes by the tile that their centre lies in.
 

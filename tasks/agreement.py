@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import luigi
 
 from tasks.base import FolderTask
+from tasks.corrections import awaits_corrections, folder_parts
 from tasks.labels import Labels, read_labels
 from tasks.logs import logger
 from tasks.plan import Plan
@@ -32,7 +33,7 @@ class EvaluateAgreement(FolderTask):
 
     def is_current(self, session: Session) -> bool:
         """Whether neither loops nor labels have changed."""
-        return not _stale(session.plan)
+        return not awaits_corrections(session) and not _stale(session.plan)
 
     def work(self, session: Session) -> None:
         """Score every labelled image, and all together."""
@@ -121,10 +122,9 @@ def _facts(labels: Labels) -> dict[str, object]:
 
 
 def _inputs(plan: Plan) -> Inputs:
-    loops = digest([plan.shard_fingerprint(shard) for shard in range(len(plan.shards))])
     settings = plan.settings_of("statistics") | plan.settings_of("labels")
     labels = {"labels": digest(dict(plan.label_hashes)), "label format": plan.label_format}
-    return Inputs({"agreement": AGREEMENT_VERSION, "upstream": loops} | labels | settings)
+    return Inputs({"agreement": AGREEMENT_VERSION} | folder_parts(plan) | labels | settings)
 
 
 def _stale(plan: Plan) -> str:

@@ -28,6 +28,7 @@ class FolderTask(luigi.Task):
     output_dir = luigi.Parameter(default="", description="folder of the results; default: INPUT-defects beside it")
     labels_dir = luigi.Parameter(default="", description="labels: a folder that mirrors the input, or one file")
     label_format = luigi.Parameter(default="", description="format of the labels, where they could be two things")
+    corrections_dir = luigi.Parameter(default="", description="corrected loops; default: OUTPUT/corrections")
     model = luigi.Parameter(default="", description=f"name or path of a model; default: {DEFAULT_MODEL}")
     pixel_size_nm = luigi.OptionalFloatParameter(default=None, description="pixel size of all images, in nm")
     engine = luigi.Parameter(default="processes", description=f"where images are computed: {', '.join(ENGINES)}")
@@ -117,6 +118,6 @@ class FolderTask(luigi.Task):
 
 
 _RUN_PARAMETERS = (
-    *("input_dir", "output_dir", "labels_dir", "label_format", "model"),
+    *("input_dir", "output_dir", "labels_dir", "label_format", "corrections_dir", "model"),
     *("pixel_size_nm", "engine", "n_jobs", "settings", "verify"),
 )

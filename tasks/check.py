@@ -61,9 +61,7 @@ def look_at(options: RunOptions) -> Preflight:
     from defectpipe.io.micrographs import read_pixel_sizes
     from defectpipe.io.preflight import look
 
-    listing = list_folder(
-        options.input_dir, [options.output_dir, *([options.labels_dir] if options.labels_dir else [])]
-    )
+    listing = list_folder(options.input_dir, options.no_input)
     found = look(
         listing,
         options.output_dir,

@@ -159,6 +159,12 @@ def _stage_function(stage: str) -> Callable[..., pd.DataFrame]:
     return {"screening": analysis.screen_candidates, "measurement": analysis.measure_loops}[stage]
 
 
+def stage_function(job: StageJob, m: Micrograph) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """The stage of a job for one frame, as a function of the result of the stage before."""
+    model = _model(job.model, job.model_sha256)
+    return lambda above: _stage_function(job.stage)(m, above, model, job.settings)
+
+
 def _facts(m: Micrograph) -> dict[str, Any]:
     """What the tables say of a frame, so that nothing has to read the image again to write them."""
     import numpy as np

@@ -22,8 +22,10 @@ TRAINING_VERSION = 1
 class MakingTask(luigi.Task):
     """A task that makes one thing; what the user has to put right counts as a failed task, with one sentence."""
 
-    # Parameters that have to be given: Luigi itself would meet a missing one with a traceback.
-    needed: tuple[str, ...] = ()
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Parameters that have to be given: Luigi itself would meet a missing one with a traceback."""
+        return ()
 
     def make(self) -> None:
         """Make it."""
@@ -58,10 +60,12 @@ class MakingTask(luigi.Task):
 class TrainModel(MakingTask):
     """Cascade and screener trained on a folder of images and labels, cross-validated by group."""
 
-    needed = ("images_dir", "labels_dir", "name")
     images_dir = luigi.Parameter(default="", description="folder of micrographs")
     labels_dir = luigi.Parameter(default="", description="their labels: a folder that mirrors the images, or one file")
     label_format = luigi.Parameter(default="", description="format of the labels, where they could be two things")
+    corrections = luigi.Parameter(
+        default="", description="corrections of a run, as in OUTPUT/corrections, to learn from"
+    )
     name = luigi.Parameter(default="", description="name of the model")
     groups = luigi.Parameter(default="", description="CSV file: image, group, and fold if folds are given")
     models_dir = luigi.Parameter(default="models", description="folder of models; the model is a folder in it")
@@ -70,10 +74,15 @@ class TrainModel(MakingTask):
     seed = luigi.IntParameter(default=0, description="seed of everything random")
     n_jobs = luigi.IntParameter(default=0, description="parts trained at once; 0: one a core")
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Labels, too, unless there are corrections to learn from."""
+        return ("images_dir", "name") if self.corrections else ("images_dir", "labels_dir", "name")
+
     @cached_property
     def folder(self) -> TrainingFolder:
         """The images and labels, as far as they can be known without reading them."""
-        return find_training_folder(self.images_dir, self.labels_dir, self.groups)
+        return find_training_folder(self.images_dir, self.labels_dir, self.groups, self.corrections)
 
     def is_made(self) -> bool:
         """Whether the model is there, and was trained from just this."""
@@ -113,13 +122,17 @@ class TrainModel(MakingTask):
 class SimulateDataset(MakingTask):
     """A folder of simulated micrographs with exact truth."""
 
-    needed = ("output_dir",)
     kind = luigi.ChoiceParameter(default="loops", choices=["loops", "solids", "sem"], description="what is simulated")
     n = luigi.IntParameter(default=6, description="number of images")
     seed = luigi.IntParameter(default=1, description="seed; the same seed gives the same bytes")
     preset = luigi.Parameter(default="", description="named settings of the simulation; default: the first of the kind")
     n_jobs = luigi.IntParameter(default=0, significant=False, description="processes; 0: all cores")
     output_dir = luigi.Parameter(default="", description="folder of the data set")
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Where it goes."""
+        return ("output_dir",)
 
     def is_made(self) -> bool:
         """Whether this very set is there."""

@@ -11,6 +11,7 @@ from defectpipe.settings import Settings
 
 DEFAULT_MODEL = "fecral-loops"
 DEMO_FOLDER = "demo"
+CORRECTIONS_FOLDER = "corrections"
 DEMO_IMAGES = 6
 DEMO_SEED = 1
 
@@ -30,6 +31,18 @@ class RunOptions:
     settings: Settings
     verify: bool
     is_demonstration: bool = False
+    given_corrections_dir: Path | None = None
+
+    @property
+    def corrections_dir(self) -> Path:
+        """Where people put their corrections; nothing is ever written there."""
+        return self.given_corrections_dir or self.output_dir / CORRECTIONS_FOLDER
+
+    @property
+    def no_input(self) -> list[Path]:
+        """Folders and files that are not micrographs to analyse, wherever they lie."""
+        given = [self.output_dir, self.labels_dir, self.given_corrections_dir]
+        return [path for path in given if path is not None]
 
 
 def resolve_options(
@@ -44,6 +57,7 @@ def resolve_options(
     n_jobs: int,
     settings: str,
     verify: bool,
+    corrections_dir: str = "",
 ) -> RunOptions:
     """Parameters as given (empty: not given) to options.
 
@@ -62,6 +76,9 @@ def resolve_options(
     labels = Path(labels_dir).expanduser().resolve() if labels_dir else None
     if labels is not None and not labels.exists():
         raise DefectpipeError(f"--labels-dir {labels_dir}: there is no such folder or file.")
+    corrections = Path(corrections_dir).expanduser().resolve() if corrections_dir else None
+    if corrections is not None and not corrections.is_dir():
+        raise DefectpipeError(f"--corrections-dir {corrections_dir}: there is no such folder.")
     if pixel_size_nm is not None and not (math.isfinite(pixel_size_nm) and pixel_size_nm > 0):
         raise SettingsError(f"--pixel-size-nm {pixel_size_nm}: a pixel size is a positive number of nm.")
     return RunOptions(
@@ -76,6 +93,7 @@ def resolve_options(
         settings=Settings.read(Path(settings).expanduser()) if settings else Settings(),
         verify=verify,
         is_demonstration=demonstration,
+        given_corrections_dir=corrections,
     )
 
 

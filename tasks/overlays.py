@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from defectpipe.errors import DefectpipeError
+from tasks.corrections import awaits_corrections, loops_parts, loops_result
 from tasks.jobs import LONGEST_REASON, Outcome, StageJob, make_job, read_frames
 from tasks.labels import read_labels
 from tasks.logs import logger
-from tasks.plan import Plan
+from tasks.plan import Plan, ResultFiles
 from tasks.session import Session
 from tasks.stages import ALL_SHARDS, MeasureLoops, ShardTask, stale_images
 from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, read_stamp, stale_because, write_stamp
@@ -32,6 +33,7 @@ class OverlayJob:
     """Everything that a process needs to draw one image: its measurement, and where the pictures go."""
 
     measured: StageJob
+    loops: ResultFiles
     labels: pd.DataFrame | None
     labelled_frame: int
     box_convention: str
@@ -46,13 +48,15 @@ class DrawOverlays(ShardTask):
     requirement = MeasureLoops
     bar = "overlays"
     priority = 5
+    takes_corrections = True
 
     def stale(self, session: Session) -> dict[str, str]:
         """The images whose picture is absent, or shows something else than was measured."""
         plan, current, stale = session.plan, session.current[self.bar], {}
         images = plan.shards[self.shard]
         # Labels are matched with the measured images: until all are measured, there is nothing to compare.
-        if any(stale_images(session, "measurement", images if plan.labels_dir is None else plan.images)):
+        unmeasured = any(stale_images(session, "measurement", images if plan.labels_dir is None else plan.images))
+        if unmeasured or awaits_corrections(session):
             return dict.fromkeys(images, UPSTREAM_CHANGED)
         for image in images:
             if image in current:
@@ -65,10 +69,8 @@ class DrawOverlays(ShardTask):
 
     def work(self, session: Session) -> None:
         """Draw what is stale. Only now, with all images measured, can be told how much that is."""
-        if self.shard != ALL_SHARDS and self.bar not in session.announced:
-            for shard in range(len(session.plan.shards)):
-                part = self if shard == self.shard else self.child(type(self), shard=shard)
-                session.note_stale(self.bar, shard, part.stale(session))
+        if self.shard != ALL_SHARDS:
+            self.note_all(session)
         super().work(session)
 
     def work_on(self, session: Session, stale: dict[str, str]) -> None:
@@ -91,12 +93,17 @@ class DrawOverlays(ShardTask):
 
 def overlay_paths(folder: Path, image: str, n_frames: int) -> list[Path]:
     """One path a frame: the input's tree is mirrored and the extension kept, so that no two images share a picture."""
+    if n_frames == 1:
+        return [mirrored(folder, image, ".jpg")]
+    return [mirrored(folder, image, f".{frame:04d}.jpg") for frame in range(n_frames)]
+
+
+def mirrored(folder: Path, image: str, ending: str) -> Path:
+    """Path of what is made of an image: its own path and name below `folder`, with an ending that is added."""
     place, _slash, name = image.rpartition("/")
     if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
         name = name[:40] + "-" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    if n_frames == 1:
-        return [folder / place / f"{name}.jpg"]
-    return [folder / place / f"{name}.{frame:04d}.jpg" for frame in range(n_frames)]
+    return folder / place / f"{name}{ending}"
 
 
 def overlay_stamp(plan: Plan, image: str) -> Path:
@@ -107,10 +114,8 @@ def overlay_stamp(plan: Plan, image: str) -> Path:
 def overlay_inputs(plan: Plan, image: str) -> Inputs:
     """What the pictures of an image depend on."""
     labels = read_labels(plan)
-    upstream = plan.inputs("measurement", image).fingerprint
-    return Inputs(
-        {"overlay": OVERLAY_VERSION, "upstream": upstream, "labels": "" if labels is None else labels.digest_of(image)}
-    )
+    marked = "" if labels is None else labels.digest_of(image)
+    return Inputs({"overlay": OVERLAY_VERSION, "labels": marked} | loops_parts(plan, image))
 
 
 def make_overlay_job(plan: Plan, image: str) -> OverlayJob:
@@ -118,6 +123,7 @@ def make_overlay_job(plan: Plan, image: str) -> OverlayJob:
     labels = read_labels(plan)
     return OverlayJob(
         measured=make_job(plan, "measurement", image),
+        loops=loops_result(plan, image),
         labels=None if labels is None else labels.of(image),
         labelled_frame=0 if labels is None else labels.frame,
         box_convention=plan.model.box_convention,
@@ -167,7 +173,7 @@ def _draw_frames(job: OverlayJob, pictures: Sequence[Path]) -> None:
 
     if not pictures:
         return
-    loops = loops_table(read_parquet(job.measured.result.table))
+    loops = loops_table(read_parquet(job.loops.table))
     frames = read_frames(job.measured)
     for m, path in zip(frames, pictures, strict=True):
         write_overlay(

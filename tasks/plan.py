@@ -27,6 +27,7 @@ BEFORE = {
     "measurement": "screening",
     "statistics": "measurement",
     "overlays": "measurement",
+    "exports": "measurement",
 }
 IMAGES_PER_SHARD = 64
 MAX_SHARDS = 128
@@ -82,6 +83,8 @@ class Plan:
         The argument.
     model : ModelInfo
     settings : Settings
+    corrections_dir : Path or None
+        None where nobody has corrected anything.
     """
 
     output_dir: Path
@@ -95,6 +98,7 @@ class Plan:
     pixel_size_nm: float | None
     model: ModelInfo
     settings: Settings
+    corrections_dir: Path | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -171,8 +175,7 @@ def make_plan(options: RunOptions, threads: int) -> Plan:
     from defectpipe.io.folder import list_images
     from defectpipe.io.micrographs import read_pixel_sizes
 
-    exclude = [options.output_dir] + ([options.labels_dir] if options.labels_dir else [])
-    files = {file.image: file for file in list_images(options.input_dir, exclude)}
+    files = {file.image: file for file in list_images(options.input_dir, options.no_input)}
     if not files:
         raise DefectpipeError(f"{options.input_dir}: no file in this folder looks like a micrograph.")
     labels = _label_files(options.labels_dir)
@@ -194,6 +197,7 @@ def make_plan(options: RunOptions, threads: int) -> Plan:
         pixel_size_nm=options.pixel_size_nm,
         model=find_model_info(options.model),
         settings=options.settings,
+        corrections_dir=options.corrections_dir if _holds_files(options.corrections_dir) else None,
     )
 
 
@@ -217,6 +221,10 @@ def _companions(path: Path) -> list[Path]:
     """Files beside an image that its reader looks into: JEOL's text, the other half of an EMI/SER pair."""
     suffixes = {".tif": (".txt",), ".tiff": (".txt",), ".ser": (".emi",)}.get(path.suffix.lower(), ())
     return [path.with_suffix(suffix) for suffix in suffixes if path.with_suffix(suffix).is_file()]
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*"))
 
 
 def _label_files(labels: Path | None) -> dict[str, Path]:

@@ -19,8 +19,8 @@ from luigi.task_register import Register
 from defectpipe.errors import SettingsError
 
 MODULES = (
-    *("tasks.stages", "tasks.tables", "tasks.agreement", "tasks.overlays", "tasks.report"),
-    *("tasks.runall", "tasks.models", "tasks.check"),
+    *("tasks.stages", "tasks.corrections", "tasks.tables", "tasks.agreement", "tasks.overlays", "tasks.exports"),
+    *("tasks.report", "tasks.runall", "tasks.models", "tasks.check"),
 )
 
 

@@ -6,6 +6,7 @@ import luigi
 
 from defectpipe.errors import DefectpipeError
 from tasks.base import FolderTask
+from tasks.exports import ExportFolder, ExportImages
 from tasks.logs import logger
 from tasks.overlays import DrawOverlays
 from tasks.report import Report, look_first
@@ -25,9 +26,10 @@ class RunAll(FolderTask):
     """A folder of micrographs in; loop statistics with their uncertainty, tables, pictures and a report out."""
 
     def needs(self, session: Session) -> list[luigi.Task]:
-        """Tables, pictures, and the report."""
-        pictures = [self.child(DrawOverlays, shard=i) for i in range(len(session.plan.shards))]
-        return [self.child(WriteTables), *pictures, self.child(Report)]
+        """Tables, pictures, files for other programs, and the report."""
+        shards = range(len(session.plan.shards))
+        parts = [self.child(task, shard=i) for task in (DrawOverlays, ExportImages) for i in shards]
+        return [self.child(WriteTables), *parts, self.child(ExportFolder), self.child(Report)]
 
     def work(self, session: Session) -> None:
         """Write the summary, clear away what is of no image, and fail if an image has failed."""
@@ -55,10 +57,13 @@ def refuse_failures(summary: dict[str, dict[str, dict[str, str]]]) -> None:
     """
     failed = dict(summary["failed"])
     broken = dict(summary["labels"]["errors"]) if "labels" in summary else {}
-    if not failed and not broken:
+    wrong = summary["corrections"]["errors"] if "corrections" in summary else {}
+    wrong = {name: reason.removeprefix(f"{name}: ") for name, reason in dict(wrong).items()}
+    if not failed and not broken and not wrong:
         return
     counted = [f"{len(failed)} images failed"] * bool(failed) + [f"{len(broken)} label files failed"] * bool(broken)
-    lines = [f"  {name}: {reason}" for name, reason in {**failed, **broken}.items()]
+    counted += [f"{len(wrong)} correction files failed"] * bool(wrong)
+    lines = [f"  {name}: {reason}" for name, reason in {**failed, **broken, **wrong}.items()]
     more = len(lines) - _NAMED_FAILURES
     rest = [f"  and {more} more: images.csv and evaluation.json have them all"] if more > 0 else []
     said = "\n".join([*lines[:_NAMED_FAILURES], *rest])

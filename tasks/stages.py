@@ -23,12 +23,19 @@ class ShardTask(FolderTask):
     shard = luigi.IntParameter(default=ALL_SHARDS, description="number of one part of the folder; -1: all of them")
     requirement: ClassVar[type[ShardTask] | None] = None
     bar: ClassVar[str]
+    takes_corrections: ClassVar[bool] = False
 
     def needs(self, session: Session) -> list[luigi.Task]:
         """The stage before, for the same images."""
         if self.shard == ALL_SHARDS:
             return [self.child(type(self), shard=i) for i in range(len(session.plan.shards))]
-        return [] if self.requirement is None else [self.child(self.requirement)]
+        before: list[luigi.Task] = [] if self.requirement is None else [self.child(self.requirement)]
+        if self.takes_corrections and session.plan.corrections_dir is not None:
+            from tasks.corrections import CorrectLoops
+
+            # One for the folder: which file is of which image is only known when all are measured.
+            before.append(self.child(CorrectLoops))
+        return before
 
     def is_current(self, session: Session) -> bool:
         """Whether nothing of this part is stale."""
@@ -43,10 +50,19 @@ class ShardTask(FolderTask):
     def work(self, session: Session) -> None:
         """Compute what is stale."""
         if self.shard != ALL_SHARDS:
+            if self.takes_corrections and session.plan.corrections_dir is not None:
+                self.note_all(session)
             stale = self.stale(session)
             session.note_stale(self.bar, self.shard, stale)
             session.announce(self.bar)
             self.work_on(session, stale)
+
+    def note_all(self, session: Session) -> None:
+        """Note what is stale in every part, before the first begins: only now can be told how much that is."""
+        if self.bar not in session.announced:
+            for shard in range(len(session.plan.shards)):
+                part = self if shard == self.shard else self.child(type(self), shard=shard)
+                session.note_stale(self.bar, shard, part.stale(session))
 
     def work_on(self, session: Session, stale: dict[str, str]) -> None:
         """Compute these images."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import defectpipe
 from tasks.agreement import read_evaluation
+from tasks.corrections import read_corrections
 from tasks.plan import STAGES, Plan
 from tasks.session import Session
 from tasks.stamps import read_stamp
@@ -85,6 +86,7 @@ def remarks(session: Session, summary: dict[str, Any]) -> list[str]:
         lines.append(f"labels without an image: {_listed(labels['unmatched_labels'])}")
     if labels.get("unlabelled_images"):
         lines.append(f"images without labels, not scored: {_listed(labels['unlabelled_images'])}")
+    lines += _correction_lines(summary)
     seconds = summary["time"]["seconds_per_image"]
     if seconds is not None:
         human = session.plan.settings.statistics.human_seconds_per_image
@@ -113,8 +115,8 @@ def closing_lines(session: Session, summary: dict[str, Any], worst: list[str]) -
         _density_line(pooled),
         _label_line(summary),
         f"look first at {out / 'report.html'}{look}",
-        f"all of it: {out} (report.html, images.csv, loops.csv, overlays/ (a picture per image), {evaluation}"
-        "summary.json)",
+        f"all of it: {out} (report.html, images.csv, loops.csv, results.xlsx, overlays/ (a picture per image), "
+        f"rois/ (for ImageJ), {evaluation}summary.json)",
     ]
 
 
@@ -136,6 +138,14 @@ def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
         found["labels"] = evaluation["labels"]
         rules = [rule_name(rule, plan.settings.statistics) for rule in RULES]
         found["agreement"] = {rule: evaluation[rule] for rule in rules}
+    if (corrections := read_corrections(plan)) is not None:
+        counts = {name: int(images[name].fillna(0).sum()) for name in ("n_moved", "n_added", "n_deleted")}
+        found["corrections"] = {
+            "images": sorted(corrections.tables),
+            **counts,
+            "unmatched": list(corrections.unmatched),
+            "errors": dict(corrections.errors),
+        }
     return found | {
         "settings": plan.settings.to_dict(),
         "model": {"name": plan.model.name, "sha256": plan.model.sha256, "box_convention": plan.model.box_convention},
@@ -169,6 +179,19 @@ def _label_line(summary: dict[str, Any]) -> str:
         if of["recall"] is not None and of["precision"] is not None
     ]
     return f"beside the labels, {'; '.join(scores)}" if scores else "beside the labels: nothing that can be scored"
+
+
+def _correction_lines(summary: dict[str, Any]) -> list[str]:
+    if "corrections" not in summary:
+        return []
+    found = summary["corrections"]
+    lines = [
+        f"corrected by people: {len(found['images'])} images; {found['n_moved']} loops moved, "
+        f"{found['n_added']} added, {found['n_deleted']} deleted"
+    ]
+    if found["unmatched"]:
+        lines.append(f"corrections without an image: {_listed(found['unmatched'])}")
+    return lines
 
 
 def _listed(names: list[str]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tasks.corrections import STAGE as CORRECTION
+from tasks.corrections import read_corrections
+from tasks.exports import export_stamp, folder_stamp
 from tasks.logs import logger
 from tasks.overlays import overlay_stamp, remove_pictures
 from tasks.plan import STAGES, Plan
@@ -14,18 +17,24 @@ def sweep(plan: Plan) -> None:
     from defectpipe.io.files import sweep_leftovers
 
     sweep_leftovers(plan.output_dir)
-    keep = {path for i in range(len(plan.shards)) for path in vars(shard_tables(plan, i)).values()}
+    keep = {folder_stamp(plan)} | {
+        path for i in range(len(plan.shards)) for path in vars(shard_tables(plan, i)).values()
+    }
     for image in plan.images:
-        keep.add(overlay_stamp(plan, image))
+        keep |= {overlay_stamp(plan, image), export_stamp(plan, image)}
         for stage in (*STAGES, "pictures"):
             keep |= set(vars(plan.result(stage, image)).values())
     gone = set()
-    for name in (*STAGES, "overlays", "pictures", "tables"):
+    corrections = read_corrections(plan)
+    for image in corrections.tables if corrections is not None else ():
+        keep |= set(vars(plan.result(CORRECTION, image)).values())
+    listed_below = {"overlays": plan.output_dir / "overlays", "exports": plan.output_dir}
+    for name in (*STAGES, CORRECTION, "overlays", "exports", "pictures", "tables"):
         for path in sorted((plan.state_dir / name).rglob("*")):
             if path.is_file() and path not in keep:
-                stamp = read_stamp(path) if name == "overlays" else None
+                stamp = read_stamp(path) if name in listed_below else None
                 if stamp is not None:
-                    remove_pictures(stamp, plan.output_dir / "overlays")
+                    remove_pictures(stamp, listed_below[name])
                 path.unlink()
                 if name in STAGES:
                     gone.add(path.stem)

@@ -11,15 +11,16 @@ import luigi
 
 from defectpipe.settings import Settings
 from tasks.base import FolderTask
+from tasks.corrections import awaits_corrections, loops_result, read_corrections, shard_parts
 from tasks.plan import Plan, ResultFiles
 from tasks.session import Session
 from tasks.stages import MeasureLoops, ShardTask
-from tasks.stamps import Inputs, Stamp, digest, read_stamp, stale_because, write_stamp
+from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, read_stamp, stale_because, write_stamp
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES_VERSION = 2
+TABLES_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ShardTables:
 class CollectJob:
     """Everything that a process needs to make the tables of one part of the folder."""
 
-    images: Sequence[tuple[str, str, ResultFiles]]
+    images: Sequence[tuple[str, str, ResultFiles, str]]
     settings: Settings
     inputs: Inputs
     tables: ShardTables
@@ -47,10 +48,13 @@ class ComputeStatistics(ShardTask):
     requirement = MeasureLoops
     bar = "statistics"
     priority = 10
+    takes_corrections = True
 
     def stale(self, session: Session) -> dict[str, str]:
         """All images of this part, if anything of it changed: the statistics are cheap."""
         plan = session.plan
+        if awaits_corrections(session):
+            return dict.fromkeys(plan.shards[self.shard], UPSTREAM_CHANGED)
         tables = shard_tables(plan, self.shard)
         reason = stale_because(tables.stamp, _inputs(plan, self.shard), tables.images, tables.loops)
         return dict.fromkeys(plan.shards[self.shard], reason) if reason else {}
@@ -117,7 +121,11 @@ def folder_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def make_collect_job(plan: Plan, shard: int) -> CollectJob:
     """The job that makes the tables of one part."""
-    images = [(image, plan.hashes[image], plan.result("measurement", image)) for image in plan.shards[shard]]
+    corrections = read_corrections(plan)
+    refused = {} if corrections is None else corrections.refused
+    images = [
+        (image, plan.hashes[image], loops_result(plan, image), refused.get(image, "")) for image in plan.shards[shard]
+    ]
     return CollectJob(images, plan.settings, _inputs(plan, shard), shard_tables(plan, shard))
 
 
@@ -129,7 +137,7 @@ def collect(job: CollectJob) -> None:
 
     rows: list[dict[str, Any]] = []
     found = [loops_table()]
-    for image, sha256, result in job.images:
+    for image, sha256, result, doubt in job.images:
         stamp = read_stamp(result.stamp)
         if stamp is None:
             raise RuntimeError(f"{image}: its measurement is gone.")
@@ -140,19 +148,19 @@ def collect(job: CollectJob) -> None:
         found.append(loops)
         for facts in stamp.frames:
             own = loops[loops["frame"] == facts["frame"]]
-            rows.append({"image": image, "sha256": sha256} | _row(facts, own, job.settings))
+            rows.append({"image": image, "sha256": sha256} | _row(facts, own, job.settings, doubt))
     job.tables.stamp.unlink(missing_ok=True)
     write_parquet(images_table(rows), job.tables.images)
     write_parquet(pd.concat(found, ignore_index=True), job.tables.loops)
     write_stamp(job.tables.stamp, Stamp(job.inputs.parts))
 
 
-def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings, doubt: str) -> dict[str, Any]:
     """A row of ``images.csv`` for one frame."""
     from defectpipe.statistics.images import image_statistics
 
     height, width = facts["analysed_shape_px"]
-    doubts = []
+    doubts = [f"not corrected: {doubt}"] if doubt else []
     if facts["constant"]:
         doubts.append("every pixel has the same value")
     poor = int((loops["fit_quality"] < settings.measurement.min_fit_quality).sum())
@@ -168,6 +176,7 @@ def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings) -> dict
         "pixel_size_nm": facts["pixel_size_nm"],
         "pixel_size_source": facts["pixel_size_source"],
         "magnification": facts["magnification"],
+        **{name: facts.get(name) for name in ("n_moved", "n_added", "n_deleted")},
     } | image_statistics(
         loops,
         (height, width),
@@ -180,7 +189,5 @@ def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings) -> dict
 
 def _inputs(plan: Plan, shard: int) -> Inputs:
     images = digest(list(plan.shards[shard]))
-    upstream = plan.shard_fingerprint(shard)
-    return Inputs(
-        {"tables": TABLES_VERSION, "list of images": images, "upstream": upstream} | plan.settings_of("statistics")
-    )
+    parts = {"tables": TABLES_VERSION, "list of images": images}
+    return Inputs(parts | shard_parts(plan, shard) | plan.settings_of("statistics"))

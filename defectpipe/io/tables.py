@@ -51,6 +51,9 @@ _IMAGE_TYPES = {
     "precision": "float64",
     "recall_20px": "float64",
     "precision_20px": "float64",
+    "n_moved": "Int64",
+    "n_added": "Int64",
+    "n_deleted": "Int64",
 }
 _LOOP_TYPES = {
     "image": "str",
@@ -75,6 +78,7 @@ _LOOP_TYPES = {
     "detection_score": "float64",
     "screening_score": "float64",
     "fit_quality": "float64",
+    "origin": "str",
 }
 _LABEL_TYPES = {
     "x_px": "float64",
@@ -88,6 +92,9 @@ _LABEL_TYPES = {
     "angle_deg": "float64",
     "label": "str",
 }
+
+AUTOMATIC = "automatic"
+"""Origin of a loop that no person has touched."""
 
 IMAGE_COLUMNS = list(_IMAGE_TYPES)
 LOOP_COLUMNS = list(_LOOP_TYPES)
@@ -110,8 +117,9 @@ def images_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataF
 
 
 def loops_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataFrame:
-    """Rows as a table with the columns of ``loops.csv``; as `images_table`."""
-    return _typed(rows, _LOOP_TYPES)
+    """Rows as a table with the columns of ``loops.csv``; as `images_table`. An unsaid origin is `AUTOMATIC`."""
+    table = _typed(rows, _LOOP_TYPES)
+    return table.assign(origin=table["origin"].where(table["origin"] != "", AUTOMATIC))
 
 
 def labels_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataFrame:

@@ -13,11 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import tifffile
 
 from defectpipe.errors import SettingsError
-from defectpipe.io.files import write_atomic
 from defectpipe.io.tables import write_csv, write_json
+from defectpipe.io.tiffs import write_tiff
 from defectpipe.micrograph import Micrograph
 from defectpipe.simulation.images import Annotation
 from defectpipe.simulation.kinds import KINDS, find_preset
@@ -113,20 +112,6 @@ def simulate_dataset(
         manifest,
     )
     return manifest
-
-
-def write_tiff(micrograph: Micrograph, path: Path) -> None:
-    """Write a micrograph as an ImageJ TIFF with its pixel size in nm, and its magnification (Image > Show Info)."""
-    per_px = 1 / (micrograph.pixel_size_nm or 1)
-    metadata: dict[str, Any] = {"unit": "nm", "axes": "YX"}
-    if micrograph.magnification is not None:
-        metadata["Info"] = f"Modality: {micrograph.modality or ''}\nMagnification: {micrograph.magnification:.12g}\n"
-    write_atomic(
-        path,
-        lambda temporary: tifffile.imwrite(
-            temporary, micrograph.pixels, imagej=True, resolution=(per_px, per_px), metadata=metadata
-        ),
-    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,12 +52,15 @@ class TrainingImage:
     group : str
         Fields of one group never lie on both sides of a fold.
     fold : int, optional
+    corrected : bool
+        Whether the labels are a run's loops as a person corrected them.
     """
 
     micrograph: Micrograph
     labels: pd.DataFrame
     group: str
     fold: int | None = None
+    corrected: bool = False
 
 
 def train_loop_model(
@@ -140,7 +143,10 @@ def train_loop_model(
     write_parquet(held_out.loops, target / HELD_OUT_FOLDER / "loops.parquet")
     write_parquet(candidates, target / HELD_OUT_FOLDER / "candidates.parquet")
     usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
-    write_card(target / CARD, model_card(name, usage, figures, held_out, sizes, recipe, seed))
+    card = model_card(name, usage, figures, held_out, sizes, recipe, seed)
+    if corrected := [len(i.labels) for i in images if i.corrected]:
+        card["data"] |= {"n_images_from_corrections": len(corrected), "n_labels_from_corrections": sum(corrected)}
+    write_card(target / CARD, card)
     shutil.rmtree(work)
     return target
 

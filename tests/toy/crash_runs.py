@@ -15,10 +15,20 @@ import signal
 import sys
 
 import luigi
+import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_svg
+import matplotlib.figure  # noqa: F401
 import numpy  # noqa: F401
 import pandas  # noqa: F401
 import scipy.ndimage  # noqa: F401
+import xlsxwriter  # noqa: F401
 
+import defectpipe.export.coco
+import defectpipe.export.figure
+import defectpipe.export.imagejtable
+import defectpipe.export.labelimage
+import defectpipe.export.rois
+import defectpipe.export.workbook
 import defectpipe.io.labels
 import defectpipe.io.micrographs
 import defectpipe.io.tables

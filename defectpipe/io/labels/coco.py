@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ def read(file: LabelFile) -> dict[str, Entry]:
         if entry is None:
             raise LabelError(f"{where}: there is no image with the id {key}.")
         try:
-            entry.outlines.append(_outline(where, annotation, entry.shape, names))
+            outline = _outline(where, annotation, entry.shape, names)
+            entry.outlines.append(replace(outline, loop_id=_loop_id(annotation)))
         except LabelError as error:
             entry.error = entry.error or str(error)
     return entries
@@ -74,6 +76,12 @@ def _outline(where: str, annotation: dict[str, Any], shape: tuple[int, int] | No
         raise LabelError(f"{where}: there is neither a segmentation nor a bbox of four numbers.")
     x, y, w, h = box.tolist()
     return Outline(where, (x - CORNER_PX, y - CORNER_PX, x - CORNER_PX + w, y - CORNER_PX + h), label=label)
+
+
+def _loop_id(annotation: dict[str, Any]) -> int | None:
+    """The loop's number in our own export, where it is still there."""
+    value = annotation.get("loop_id")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _floats(where: str, values: Any) -> np.ndarray:

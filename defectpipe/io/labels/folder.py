@@ -18,12 +18,12 @@ from defectpipe.io.labels.recognise import (
     PICTURES,
     REFUSED,
     ROIS,
-    SHEETS,
     SUFFIXES,
     TEXTS,
     check_choices,
     choose_format,
     is_padded,
+    is_sheet,
     possible_formats,
     read_outlines,
     read_sheet,
@@ -33,6 +33,15 @@ from defectpipe.io.labels.sources import LabelFile
 from defectpipe.io.labels.yolo import CLASS_NAMES
 
 SINGLE = "labels"
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Frame and loop number of every row of a table of labels, and whether its format knows frames at all."""
+
+    frames: tuple[int, ...]
+    loop_ids: tuple[int | None, ...]
+    knows_frames: bool
 
 
 @dataclass
@@ -58,6 +67,8 @@ class LabelFolder:
         Boxes cut at the border, on request.
     convention_note : str
         Which formats were read, and what was done to their boxes.
+    marks : dict
+        Image -> what its file says beside the table, if that was asked for.
     """
 
     experts: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
@@ -68,6 +79,7 @@ class LabelFolder:
     files: dict[str, dict[str, Path]] = field(default_factory=dict)
     n_clipped: int = 0
     convention_note: str = ""
+    marks: dict[str, Marks] = field(default_factory=dict)
 
 
 def read_label_folder(
@@ -77,6 +89,7 @@ def read_label_folder(
     label_format: str | None = None,
     box_convention: str = "auto",
     clip: bool = False,
+    marks: bool = False,
 ) -> LabelFolder:
     """Read the labels of a folder of images.
 
@@ -90,6 +103,8 @@ def read_label_folder(
         Path relative to the image folder, with ``/``; height and width in px.
     label_format, box_convention, clip
         As for `read_labels`.
+    marks : bool
+        Whether the labels may be of any frame, and say which, and which loop of a run they were: `LabelFolder.marks`.
 
     Returns
     -------
@@ -102,7 +117,7 @@ def read_label_folder(
         The labels are not there at all, or the format or convention is unknown.
     """
     check_choices(label_format, box_convention)
-    reader = _Reader(dict(images), label_format, box_convention, clip)
+    reader = _Reader(dict(images), label_format, box_convention, clip, marks)
     labels = Path(labels)
     if labels.is_file():
         reader.read_file(labels)
@@ -115,12 +130,18 @@ def read_label_folder(
 
 class _Reader:
     def __init__(
-        self, images: dict[str, tuple[int, int]], label_format: str | None, box_convention: str, clip: bool
+        self,
+        images: dict[str, tuple[int, int]],
+        label_format: str | None,
+        box_convention: str,
+        clip: bool,
+        marks: bool = False,
     ) -> None:
         self.images = images
         self.label_format = label_format
         self.box_convention = box_convention
         self.clip = clip
+        self.marks = marks
         self.result = LabelFolder()
         self.formats: Counter[str] = Counter()
         self.used: set[str] = set()
@@ -135,7 +156,7 @@ class _Reader:
         among = self._possible(file)
         if file.name in self.result.errors:
             return
-        if (among | {self.label_format}) & SHEETS:
+        if self._is_sheet(file, among):
             self._read_sheet(SINGLE, file, among)
         else:
             self._read_mirror(SINGLE, {_stem(file.name): [(file, among)]})
@@ -189,6 +210,13 @@ class _Reader:
             self.result.errors[file.name] = str(error)
             return set()
 
+    def _is_sheet(self, file: LabelFile, among: set[str]) -> bool:
+        try:
+            return is_sheet(file, among if self.label_format is None else {self.label_format})
+        except LabelError:
+            # Reading it says what is wrong.
+            return False
+
     def _read_set(self, expert: str, listed: list[tuple[LabelFile, set[str]]], prefix: str) -> bool:
         # One person's labels: a file for each image, else one file for all.
         mirrored: dict[str, list[tuple[LabelFile, set[str]]]] = {}
@@ -199,7 +227,7 @@ class _Reader:
             inner = file.name[len(prefix) :]
             if _stem(inner) in self.by_stem:
                 mirrored.setdefault(_stem(inner), []).append((file, among))
-            elif "/" not in inner and (among | {self.label_format}) & SHEETS:
+            elif "/" not in inner and self._is_sheet(file, among):
                 sheets.append((file, among))
         if mirrored:
             self._read_mirror(expert, mirrored)
@@ -249,7 +277,9 @@ class _Reader:
             chosen = choose_format(file, among, self.label_format, known)
             outlines = []
             if chosen is not None:
-                outlines = read_outlines(file, self.images[image], chosen, stated=self.label_format is not None)
+                outlines = read_outlines(
+                    file, self.images[image], chosen, stated=self.label_format is not None, frames=self.marks
+                )
             self._keep(expert, image, file, outlines, chosen)
         except LabelError as error:
             self._refuse(file.name, [image], str(error))
@@ -258,7 +288,7 @@ class _Reader:
         self.used.add(file.name)
         try:
             chosen = choose_format(file, among, self.label_format, set())
-            entries = {} if chosen is None else read_sheet(file, chosen)
+            entries = {} if chosen is None else read_sheet(file, chosen, frames=self.marks)
             if set(entries) == {""}:
                 raise LabelError(f"{file.name}: it has no column 'image' that says which image a row is of.")
         except LabelError as error:
@@ -284,6 +314,9 @@ class _Reader:
         self.result.experts.setdefault(expert, {})[image] = table
         self.result.files.setdefault(expert, {})[image] = file.path
         self.result.n_clipped += n_clipped
+        if self.marks:
+            frames, loop_ids = (tuple(getattr(o, name) for o in outlines) for name in ("frame", "loop_id"))
+            self.result.marks[image] = Marks(frames, loop_ids, chosen in (None, "rois", "csv", "imagej"))
         if chosen is not None:
             bare = any(outline.ellipse is None for outline in outlines)
             self.formats[f"{chosen}{' (padding undone)' if bare and padded else ' (tight boxes)' if bare else ''}"] += 1

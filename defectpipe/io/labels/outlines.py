@@ -37,6 +37,10 @@ class Outline:
         Name of its class.
     drawn : bool
         Whether the box follows from a fitted ellipse, which may reach over the border of the image.
+    frame : int
+        Of a stack, from 0.
+    loop_id : int or None
+        The loop's number in the run that the label was exported from, where the file still says it.
     """
 
     where: str
@@ -44,6 +48,8 @@ class Outline:
     ellipse: tuple[float, float, float, float, float] | None = None
     label: str = ""
     drawn: bool = False
+    frame: int = 0
+    loop_id: int | None = None
 
 
 def ellipse_outline(

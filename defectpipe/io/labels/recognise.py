@@ -80,24 +80,35 @@ def choose_format(file: LabelFile, among: set[str], stated: str | None, known: s
     return next(iter(narrowed), None)
 
 
-def read_sheet(file: LabelFile, chosen: str) -> dict[str, Entry]:
+def is_sheet(file: LabelFile, among: set[str]) -> bool:
+    """Whether a file in one of these formats names the images that its labels are of."""
+    return bool(among & SHEETS) or (among == {"imagej"} and imagej.is_of_folder(file.table.header))
+
+
+def read_sheet(file: LabelFile, chosen: str, *, frames: bool = False) -> dict[str, Entry]:
     """Entries of a file that may hold many images, by image name (``""`` where it names none)."""
-    return {"coco": coco.read, "via": via.read, "csv": looptable.read}[chosen](file)
+    if chosen == "imagej":
+        return imagej.read_folder(file, frames=frames)
+    if chosen == "csv":
+        return looptable.read(file, frames=frames)
+    return {"coco": coco.read, "via": via.read}[chosen](file)
 
 
-def read_outlines(file: LabelFile, shape: tuple[int, int], chosen: str, *, stated: bool) -> list[Outline]:
-    """Outlines of a file that holds one image's labels."""
+def read_outlines(
+    file: LabelFile, shape: tuple[int, int], chosen: str, *, stated: bool, frames: bool = False
+) -> list[Outline]:
+    """Outlines of a file that holds one image's labels; of all frames, if `frames`, where the format knows them."""
     if chosen == "boxes":
         return boxtext.read(file)
     if chosen == "yolo":
         return yolo.read(file, shape)
     if chosen == "imagej":
-        return imagej.read(file, stated=stated)
+        return imagej.read(file, stated=stated, frames=frames)
     if chosen == "masks":
         return masks.read(file, shape, stated=stated)
     if chosen == "rois":
-        return rois.read(file)
-    return _own_entry(file, read_sheet(file, chosen)).checked(file.name, shape)
+        return rois.read(file, frames=frames)
+    return _own_entry(file, read_sheet(file, chosen, frames=frames)).checked(file.name, shape)
 
 
 def is_padded(chosen: str, box_convention: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -19,11 +21,32 @@ _MAX_ROI_BYTES = 2**24
 _MAX_ZIP_BYTES = 2**28
 _MAX_ROIS = 100_000
 _ASPECT_RATIO_OFFSET = 52
+_NAME = re.compile(r"(?:\d+-)?loop-(\d{1,9})")
 _AREAS = (ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
 
 
-def read(file: LabelFile) -> list[Outline]:
+def roi_name(loop_id: int, frame: int | None = None) -> str:
+    """Name of a loop's ROI: ``loop-0012``; in a stack with its slice, from 1, before: ``0003-loop-0012``.
+
+    Not a bare number: ImageJ names what is drawn by hand after its place, such as ``0012-0345``.
+    """
+    return f"loop-{loop_id:04d}" if frame is None else f"{frame + 1:04d}-loop-{loop_id:04d}"
+
+
+def loop_id_of(name: str) -> int | None:
+    """The loop that a ROI's name says (`roi_name`), None for any other name."""
+    match = _NAME.fullmatch(name.strip())
+    return int(match[1]) if match else None
+
+
+def read(file: LabelFile, *, frames: bool = False) -> list[Outline]:
     """ROIs as outlines; the label is empty, ImageJ's names being numbers.
+
+    Parameters
+    ----------
+    file : LabelFile
+    frames : bool
+        Whether the ROIs may be of several slices.
 
     Raises
     ------
@@ -35,11 +58,13 @@ def read(file: LabelFile) -> list[Outline]:
         where = f"{file.name}, ROI '{name}'"
         try:
             roi = ImagejRoi.frombytes(data)
-            outlines.append(_outline(where, roi, data))
+            outline = _outline(where, roi, data)
         except (ValueError, TypeError, IndexError, RuntimeError, struct.error) as error:
             raise LabelError(f"{where}: cannot be read ({error}).") from error
         slices |= {p for p in (roi.position, roi.z_position, roi.t_position) if p > 0}
-    if len(slices) > 1:
+        frame = max(roi.position, roi.z_position, roi.t_position, 1) - 1
+        outlines.append(replace(outline, frame=frame, loop_id=loop_id_of(PurePosixPath(name).stem)))
+    if len(slices) > 1 and not frames:
         raise LabelError(f"{file.name}: the ROIs are of several slices; save one zip per image.")
     return outlines
 
