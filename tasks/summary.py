@@ -53,7 +53,12 @@ def summarise(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
     return found | {
         "time": _time(session),
         "settings": plan.settings.to_dict(),
-        "model": {"name": plan.model.name, "sha256": plan.model.sha256, "box_convention": plan.model.box_convention},
+        "model": {
+            "name": plan.model.name,
+            "sha256": plan.model.sha256,
+            "box_convention": plan.model.box_convention,
+            "threshold": plan.threshold,
+        },
         "run": {
             "input_dir": options.input_dir.as_posix(),
             "output_dir": options.output_dir.as_posix(),
