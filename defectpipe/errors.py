@@ -19,3 +19,7 @@ class ModelError(DefectpipeError):
 
 class SettingsError(DefectpipeError):
     """A setting, parameter or configuration key is unknown or out of range."""
+
+
+class RunFolderError(DefectpipeError):
+    """A folder is not the output of a finished run, or lacks what is asked of it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectpipe.errors import DefectpipeError
+from defectpipe.io.run_files import STATE_FOLDER, ResultFiles, image_key, result_files
 from defectpipe.settings import Settings
 from tasks.hashes import HashMemory
 from tasks.stamps import Inputs, digest
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from defectpipe.io.folder import ImageFile
     from tasks.options import RunOptions
 
-STATE_FOLDER = ".defectpipe"
 STAGES = ("candidates", "screening", "measurement")
 # The stage whose results each takes.
 BEFORE = {
@@ -36,14 +35,6 @@ MODEL_PART = "model: "
 
 
 @dataclass(frozen=True)
-class ResultFiles:
-    """Where one stage keeps the result of one image: its table, and the stamp that is written last."""
-
-    table: Path
-    stamp: Path
-
-
-@dataclass(frozen=True)
 class ModelInfo:
     """A model as far as the tasks need to know it."""
 
@@ -53,6 +44,7 @@ class ModelInfo:
     box_convention: str
     uses_pixel_size: bool
     decisive: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    threshold: float | None = None
 
     @property
     def shown_name(self) -> str:
@@ -116,11 +108,15 @@ class Plan:
             shards[int(image_key(image)[:8], 16) % n].append(image)
         return shards
 
+    @property
+    def threshold(self) -> float | None:
+        """The screening score from which a candidate counts as a loop: the settings', else that of the model's card."""
+        given = self.settings.screening.threshold
+        return self.model.threshold if given is None else given
+
     def result(self, stage: str, image: str) -> ResultFiles:
         """Where the result of one image is; independent of the other images and of how the names sort or look."""
-        key = image_key(image)
-        folder = self.state_dir / stage / key[:2]
-        return ResultFiles(folder / f"{key}.parquet", folder / f"{key}.json")
+        return result_files(self.output_dir, stage, image)
 
     def inputs(self, stage: str, image: str) -> Inputs:
         """What the result of one stage for one image depends on."""
@@ -209,12 +205,7 @@ def find_model_info(name: str) -> ModelInfo:
     model = LoopModel.load(path)
     uses_pixel_size = model.working_pixel_size_nm is not None
     decisive = {stage: model.decisive(stage) for stage in STAGES}
-    return ModelInfo(path, model.name, model.sha256, model.box_convention, uses_pixel_size, decisive)
-
-
-def image_key(image: str) -> str:
-    """A file name for whatever is kept of an image: fixed length, and different for any two images."""
-    return hashlib.blake2b(image.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return ModelInfo(path, model.name, model.sha256, model.box_convention, uses_pixel_size, decisive, model.threshold)
 
 
 def _companions(path: Path) -> list[Path]:

@@ -148,7 +148,12 @@ def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
         }
     return found | {
         "settings": plan.settings.to_dict(),
-        "model": {"name": plan.model.name, "sha256": plan.model.sha256, "box_convention": plan.model.box_convention},
+        "model": {
+            "name": plan.model.name,
+            "sha256": plan.model.sha256,
+            "box_convention": plan.model.box_convention,
+            "threshold": plan.threshold,
+        },
         "versions": program_versions(),
     }
 

@@ -134,6 +134,7 @@ def collect(job: CollectJob) -> None:
     import pandas as pd
 
     from defectpipe.io.tables import images_table, loops_table, read_parquet, write_parquet
+    from defectpipe.statistics.images import image_row
 
     rows: list[dict[str, Any]] = []
     found = [loops_table()]
@@ -148,43 +149,11 @@ def collect(job: CollectJob) -> None:
         found.append(loops)
         for facts in stamp.frames:
             own = loops[loops["frame"] == facts["frame"]]
-            rows.append({"image": image, "sha256": sha256} | _row(facts, own, job.settings, doubt))
+            rows.append({"image": image, "sha256": sha256} | image_row(facts, own, job.settings, doubt))
     job.tables.stamp.unlink(missing_ok=True)
     write_parquet(images_table(rows), job.tables.images)
     write_parquet(pd.concat(found, ignore_index=True), job.tables.loops)
     write_stamp(job.tables.stamp, Stamp(job.inputs.parts))
-
-
-def _row(facts: dict[str, Any], loops: pd.DataFrame, settings: Settings, doubt: str) -> dict[str, Any]:
-    """A row of ``images.csv`` for one frame."""
-    from defectpipe.statistics.images import image_statistics
-
-    height, width = facts["analysed_shape_px"]
-    doubts = [f"not corrected: {doubt}"] if doubt else []
-    if facts["constant"]:
-        doubts.append("every pixel has the same value")
-    poor = int((loops["fit_quality"] < settings.measurement.min_fit_quality).sum())
-    if poor:
-        doubts.append(f"{poor} of {len(loops)} loops could not be measured well")
-    return {
-        "frame": facts["frame"],
-        "status": "review" if doubts else "ok",
-        "reason": "; ".join([*doubts, *facts["notes"]]),
-        "height_px": facts["height_px"],
-        "width_px": facts["width_px"],
-        "analysed_area_px2": facts["analysed_area_px2"],
-        "pixel_size_nm": facts["pixel_size_nm"],
-        "pixel_size_source": facts["pixel_size_source"],
-        "magnification": facts["magnification"],
-        **{name: facts.get(name) for name in ("n_moved", "n_added", "n_deleted")},
-    } | image_statistics(
-        loops,
-        (height, width),
-        facts["pixel_size_nm"],
-        settings.statistics,
-        analysed_area_px2=facts["analysed_area_px2"],
-        border_margin_px=settings.measurement.border_margin_px,
-    )
 
 
 def _inputs(plan: Plan, shard: int) -> Inputs:

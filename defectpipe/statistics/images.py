@@ -1,15 +1,62 @@
-"""The statistics of one image: the columns of ``images.csv`` from ``n_loops`` to the density's interval."""
+"""The statistics of one image: the columns of ``images.csv`` up to the density's interval."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from defectpipe.settings import StatisticsSettings
+from defectpipe.settings import Settings, StatisticsSettings
 from defectpipe.statistics.densities import areal_density_per_px2, density_interval
 from defectpipe.statistics.distributions import mean_and_std, mean_interval
 
 NM_PER_M = 1e9
+
+
+def image_row(facts: Mapping[str, Any], loops: pd.DataFrame, settings: Settings, doubt: str = "") -> dict[str, Any]:
+    """A row of ``images.csv`` for one frame that could be analysed, without ``image``, ``sha256`` and agreement.
+
+    Parameters
+    ----------
+    facts : mapping
+        What is known of the frame without its pixels: ``frame``, ``height_px``, ``width_px``, ``analysed_shape_px``
+        (height, width), ``analysed_area_px2``, ``pixel_size_nm``, ``pixel_size_source``, ``magnification``,
+        ``constant`` (every pixel has the same value), ``notes`` (of the reader); where it was corrected ``n_moved``,
+        ``n_added``, ``n_deleted``.
+    loops : DataFrame
+        Rows of ``loops.csv`` of this image and frame.
+    settings : Settings
+    doubt : str
+        Why its corrections could not be read.
+    """
+    height, width = facts["analysed_shape_px"]
+    doubts = [f"not corrected: {doubt}"] if doubt else []
+    if facts["constant"]:
+        doubts.append("every pixel has the same value")
+    poor = int((loops["fit_quality"] < settings.measurement.min_fit_quality).sum())
+    if poor:
+        doubts.append(f"{poor} of {len(loops)} loops could not be measured well")
+    return {
+        "frame": facts["frame"],
+        "status": "review" if doubts else "ok",
+        "reason": "; ".join([*doubts, *facts["notes"]]),
+        "height_px": facts["height_px"],
+        "width_px": facts["width_px"],
+        "analysed_area_px2": facts["analysed_area_px2"],
+        "pixel_size_nm": facts["pixel_size_nm"],
+        "pixel_size_source": facts["pixel_size_source"],
+        "magnification": facts["magnification"],
+        **{name: facts.get(name) for name in ("n_moved", "n_added", "n_deleted")},
+    } | image_statistics(
+        loops,
+        (height, width),
+        facts["pixel_size_nm"],
+        settings.statistics,
+        analysed_area_px2=facts["analysed_area_px2"],
+        border_margin_px=settings.measurement.border_margin_px,
+    )
 
 
 def image_statistics(

@@ -16,6 +16,7 @@ ANALYSIS_VERSION = {"candidates": 1, "screening": 1, "measurement": 1}
 class LoopModel:
     name = "toy"
     box_convention = "tight"
+    threshold = 0.5
     sha256 = os.environ.get("TOY_MODEL", "0" * 64)
     working_pixel_size_nm: float | None = None
 
@@ -48,7 +49,7 @@ def detect_candidates(m, model, settings):
 
 def screen_candidates(m, candidates, model, settings):
     _compute("screening", m)
-    threshold = 0.5 if settings.screening.threshold is None else settings.screening.threshold
+    threshold = model.threshold if settings.screening.threshold is None else settings.screening.threshold
     score = (candidates["x1_px"] - candidates["x0_px"]) / 40
     return candidates.assign(screening_score=score, kept=score >= threshold)
 
