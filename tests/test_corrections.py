@@ -189,7 +189,7 @@ def test_a_corrected_image_and_nothing_else_changes(toy, tmp_path, write: Callab
     assert run_all(source) == DONE
     # The two loops that changed are measured; nothing of the other images, nothing before the measurement.
     assert computed(toy) == [f"measurement {CORRECTED} 0"]
-    assert _rewritten(stamps, output) <= {"correction", "tables", "overlays", "exports"}
+    assert _rewritten(stamps, output) <= {"correction", "tables", "overlays", "exports", "report"}
     n_others = 2 if write is as_coco else 0
     assert len(_changed_overlays(stamps, output)) == 1 + n_others
     now = read_csv(output / "loops.csv")
