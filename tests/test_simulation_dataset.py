@@ -66,6 +66,13 @@ def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
     assert not images & set(folder_hashes(tmp_path / "other").values())
 
 
+def test_several_processes_write_the_same_bytes(folder, tmp_path):
+    seen = []
+    simulate_dataset("loops", 4, 5, SMALL, tmp_path, lambda done, total: seen.append((done, total)), n_jobs=2)
+    assert folder_hashes(tmp_path) == folder_hashes(folder)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
 def test_a_larger_set_begins_with_a_smaller_one(folder, tmp_path):
     simulate_dataset("loops", 2, 5, SMALL, tmp_path)
     images = {n: h for n, h in folder_hashes(tmp_path).items() if n.startswith("images/")}
