@@ -135,6 +135,11 @@ def ellipse_points(ellipse: np.ndarray, count: int) -> np.ndarray:
     return np.stack([x + along * c - across * s, y - along * s - across * c], 1)
 
 
+def shrink(boxes: np.ndarray, factor: float) -> np.ndarray:
+    """Boxes about the same centres with sides divided by `factor`."""
+    return _resized(boxes, (boxes[:, 2:] - boxes[:, :2]) / factor)
+
+
 def group_by_tile(boxes: np.ndarray, tile_px: int, offset_px: int = 0, most: int | None = None) -> list[np.ndarray]:
     """Boxes by the tile that their centre lies in.
 
@@ -167,9 +172,3 @@ def group_by_tile(boxes: np.ndarray, tile_px: int, offset_px: int = 0, most: int
 def _resized(boxes: np.ndarray, side: np.ndarray) -> np.ndarray:
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     return np.concatenate([centre - side / 2, centre + side / 2], 1)
-
-
-def shrink(boxes: np.ndarray, factor: float) -> np.ndarray:
-    """Boxes about the same centres with sides divided by `factor`."""
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / (2 * factor)
-    return np.concatenate([centre - half, centre + half], 1)

@@ -15,6 +15,7 @@ import luigi
 
 from tasks.base import FolderTask
 from tasks.jobs import StageJob, make_job, read_frames, stage_function
+from tasks.labels import first_shapes, measured_frames
 from tasks.logs import logger
 from tasks.plan import Plan, ResultFiles
 from tasks.session import Session
@@ -107,14 +108,9 @@ def read_corrections(plan: Plan) -> Corrections | None:
     from defectpipe.errors import LabelError
     from defectpipe.io.labels import read_label_folder
 
-    stamps = {image: read_stamp(plan.result("measurement", image).stamp) for image in plan.images}
-    shapes = [
-        (image, (stamp.frames[0]["height_px"], stamp.frames[0]["width_px"]))
-        for image, stamp in stamps.items()
-        if stamp is not None and stamp.frames
-    ]
+    frames = measured_frames(plan)
     try:
-        found = read_label_folder(plan.corrections_dir, shapes, marks=True)
+        found = read_label_folder(plan.corrections_dir, first_shapes(frames), marks=True)
     except LabelError as error:
         return Corrections({}, {}, {plan.corrections_dir.name: str(error)}, {}, [])
     tables = {}
@@ -126,7 +122,7 @@ def read_corrections(plan: Plan) -> Corrections | None:
     else:
         for image, table in next(iter(found.experts.values()), {}).items():
             marks = found.marks[image]
-            n_frames = len(stamps[image].frames)  # type: ignore[union-attr]
+            n_frames = len(frames[image])
             if max(marks.frames, default=0) >= n_frames:
                 name = found.files[next(iter(found.experts))][image].name
                 sentence = f"{name}: it has loops in frame {max(marks.frames)}, the image has {n_frames} from 0."
@@ -203,7 +199,7 @@ def correct(job: CorrectionJob) -> None:
     import pandas as pd
 
     from defectpipe.corrections import correct_loops
-    from defectpipe.io.tables import loops_table, read_parquet, write_parquet
+    from defectpipe.io.tables import CORRECTION_COUNTS, loops_table, read_parquet, write_parquet
 
     job.result.stamp.unlink(missing_ok=True)
     measured = read_stamp(job.measured.result.stamp)
@@ -217,7 +213,7 @@ def correct(job: CorrectionJob) -> None:
             continue
         corrected = correct_loops(own, wanted, m.shape, job.box_convention, stage_function(job.measured, m))
         tables.append(corrected.loops.assign(image=m.image, frame=m.frame))
-        counts = {name: getattr(corrected, name) for name in ("n_moved", "n_added", "n_deleted")}
+        counts = {name: getattr(corrected, name) for name in CORRECTION_COUNTS}
         facts[k] = facts[k] | counts
     write_parquet(loops_table(pd.concat(tables, ignore_index=True)), job.result.table)
     write_stamp(job.result.stamp, Stamp(job.inputs.parts, frames=facts))

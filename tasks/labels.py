@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.plan import Plan
 from tasks.stamps import digest, read_stamp
@@ -36,6 +36,17 @@ class Labels:
         return "" if table is None else digest(table.to_csv(index=False))
 
 
+def measured_frames(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """What is known of the frames of each image that was measured."""
+    stamps = {image: read_stamp(plan.result("measurement", image).stamp) for image in plan.images}
+    return {image: stamp.frames for image, stamp in stamps.items() if stamp is not None and stamp.frames}
+
+
+def first_shapes(frames: Mapping[str, list[dict[str, Any]]]) -> list[tuple[str, tuple[int, int]]]:
+    """Each image with the height and width of its first frame."""
+    return [(image, (of[0]["height_px"], of[0]["width_px"])) for image, of in frames.items()]
+
+
 @lru_cache(maxsize=1)
 def read_labels(plan: Plan) -> Labels | None:
     """The labels of the plan's images that were measured; None when no labels were given.
@@ -50,12 +61,7 @@ def read_labels(plan: Plan) -> Labels | None:
     from defectpipe.io.labels import read_label_folder
     from defectpipe.statistics.agreement import LABELLED_FRAME
 
-    stamps = {image: read_stamp(plan.result("measurement", image).stamp) for image in plan.images}
-    shapes = [
-        (image, (stamp.frames[0]["height_px"], stamp.frames[0]["width_px"]))
-        for image, stamp in stamps.items()
-        if stamp is not None and stamp.frames
-    ]
+    shapes = first_shapes(measured_frames(plan))
     found = read_label_folder(
         plan.labels_dir,
         shapes,

@@ -121,6 +121,7 @@ def closing_lines(session: Session, summary: dict[str, Any], worst: list[str]) -
 
 
 def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> dict[str, Any]:
+    from defectpipe.io.tables import CORRECTION_COUNTS
     from defectpipe.statistics.pooling import RULES, rule_name
     from defectpipe.statistics.summary import pooled_summary
 
@@ -139,7 +140,7 @@ def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
         rules = [rule_name(rule, plan.settings.statistics) for rule in RULES]
         found["agreement"] = {rule: evaluation[rule] for rule in rules}
     if (corrections := read_corrections(plan)) is not None:
-        counts = {name: int(images[name].fillna(0).sum()) for name in ("n_moved", "n_added", "n_deleted")}
+        counts = {name: int(images[name].fillna(0).sum()) for name in CORRECTION_COUNTS}
         found["corrections"] = {
             "images": sorted(corrections.tables),
             **counts,

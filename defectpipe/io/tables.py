@@ -96,6 +96,9 @@ _LABEL_TYPES = {
 AUTOMATIC = "automatic"
 """Origin of a loop that no person has touched."""
 
+CORRECTION_COUNTS = ("n_moved", "n_added", "n_deleted")
+"""Columns of ``images.csv`` that say what a person changed."""
+
 IMAGE_COLUMNS = list(_IMAGE_TYPES)
 LOOP_COLUMNS = list(_LOOP_TYPES)
 LABEL_COLUMNS = list(_LABEL_TYPES)

@@ -179,13 +179,8 @@ class _Canvas:
         self.outline(corners, _dim(colour) if dim else colour, 1 if dim else self.width + wider, dashed)
 
     def ellipse(self, ellipse: np.ndarray, colour: tuple[int, int, int], dashed: bool = False, wider: int = 0) -> None:
-        x, y, major, minor, angle_deg = ellipse
-        t = np.linspace(0, 2 * np.pi, 49)
-        a = np.deg2rad(angle_deg)
-        along, across = 0.5 * major * np.cos(t), 0.5 * minor * np.sin(t)
-        # The angle counts from +x counter-clockwise as seen, and rows run down.
-        xy = np.stack([x + along * np.cos(a) - across * np.sin(a), y - along * np.sin(a) - across * np.cos(a)], 1)
-        self.outline(xy, colour, self.width + 1 + wider, dashed)
+        points = bx.ellipse_points(ellipse, 48)
+        self.outline(np.concatenate([points, points[:1]]), colour, self.width + 1 + wider, dashed)
 
     def text(self, x: float, y: float, text: str, colour: tuple[int, int, int]) -> None:
         at = self._points(np.array([x, y])) // 2**_SHIFT

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from defectpipe.io.tables import CORRECTION_COUNTS
 from defectpipe.settings import Settings, StatisticsSettings
 from defectpipe.statistics.densities import areal_density_per_px2, density_interval
 from defectpipe.statistics.distributions import mean_and_std, mean_interval
@@ -48,7 +49,7 @@ def image_row(facts: Mapping[str, Any], loops: pd.DataFrame, settings: Settings,
         "pixel_size_nm": facts["pixel_size_nm"],
         "pixel_size_source": facts["pixel_size_source"],
         "magnification": facts["magnification"],
-        **{name: facts.get(name) for name in ("n_moved", "n_added", "n_deleted")},
+        **{name: facts.get(name) for name in CORRECTION_COUNTS},
     } | image_statistics(
         loops,
         (height, width),

@@ -7,9 +7,8 @@ from collections.abc import Collection
 import numpy as np
 
 from defectpipe.boxes import convert
-from defectpipe.settings import Settings
-from defectpipe.statistics.scoring import BOX_COLUMNS, Objects, matched_pairs
-from defectpipe.training.figures import HeldOut, long_sides
+from defectpipe.statistics.scoring import BOX_COLUMNS
+from defectpipe.training.figures import HeldOut, found_labels, long_sides
 from defectpipe.training.threshold import balanced_threshold
 
 # Of fewer pairs the median says little.
@@ -33,12 +32,10 @@ def box_scale(held_out: HeldOut, folds: Collection[int]) -> float:
     """
     threshold = balanced_threshold(held_out, folds)
     ratios = [np.zeros(0)]
-    for image, part in held_out.loops[held_out.loops["screening_score"] >= threshold].groupby("image"):
-        if held_out.folds[str(image)] not in folds:
-            continue
-        pairs = matched_pairs(held_out.marked(str(image)), Objects.from_loops(part), Settings().statistics.match_iou)
-        tight = held_out.labels[str(image)][BOX_COLUMNS].to_numpy(float)[pairs[:, 0]]
-        found = part[BOX_COLUMNS].to_numpy(float)[pairs[:, 1]]
-        ratios.append(long_sides(convert(tight, "tight", held_out.box_convention)) / long_sides(found))
+    loops = held_out.loops
+    counted = (loops["screening_score"] >= threshold) & loops["image"].map(held_out.folds).isin(list(folds))
+    for tight, rows in found_labels(held_out, loops[counted]):
+        wanted = convert(tight, "tight", held_out.box_convention)
+        ratios.append(long_sides(wanted) / long_sides(rows[BOX_COLUMNS].to_numpy(float)))
     pooled = np.concatenate(ratios)
     return round(float(np.median(pooled)), 3) if len(pooled) >= _LEAST_PAIRS else 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,11 +124,7 @@ def side_errors(held_out: HeldOut, loops: pd.DataFrame) -> dict[str, float | int
         alone, its padding undone.
     """
     measured, boxed = [np.zeros(0)], [np.zeros(0)]
-    for image, part in loops.groupby("image"):
-        marked, found = held_out.marked(str(image)), Objects.from_loops(part)
-        pairs = matched_pairs(marked, found, Settings().statistics.match_iou)
-        label = held_out.labels[str(image)][BOX_COLUMNS].to_numpy(float)[pairs[:, 0]]
-        rows = part.iloc[pairs[:, 1]]
+    for label, rows in found_labels(held_out, loops):
         columns = ("x_px", "y_px", "diameter_px", "minor_px", "angle_deg")
         ellipse = ellipse_bounds(*(rows[column].to_numpy(float) for column in columns))
         box = convert(rows[BOX_COLUMNS].to_numpy(float), held_out.box_convention, "tight")
@@ -142,6 +138,14 @@ def side_errors(held_out: HeldOut, loops: pd.DataFrame) -> dict[str, float | int
         )
         out[f"{name}_median_relative_error"] = round(float(np.median(errors)), 4) if len(errors) else 0.0
     return out
+
+
+def found_labels(held_out: HeldOut, loops: pd.DataFrame) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
+    """Image by image, the tight boxes of the labels that were found, shape (n, 4), and the loops that found them."""
+    for image, part in loops.groupby("image"):
+        marked, found = held_out.marked(str(image)), Objects.from_loops(part)
+        pairs = matched_pairs(marked, found, Settings().statistics.match_iou)
+        yield held_out.labels[str(image)][BOX_COLUMNS].to_numpy(float)[pairs[:, 0]], part.iloc[pairs[:, 1]]
 
 
 def group_scores(held_out: HeldOut, loops: pd.DataFrame) -> dict[str, dict[str, float | int]]:

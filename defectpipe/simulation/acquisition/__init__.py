@@ -4,7 +4,7 @@ The order is that of the instrument. The probe blurs the specimen, the scan samp
 then electrons are counted: noise that is added before a blur would be smooth, and would give every edge away.
 """
 
-from defectpipe.simulation.acquisition.detector import detect, digitise, noise_area_px, noise_std
+from defectpipe.simulation.acquisition.detector import detect, digitise, noise_area_px, noise_std, stands_out
 from defectpipe.simulation.acquisition.optics import blur
 from defectpipe.simulation.acquisition.scan import distort, magnification_rms, moving, scan_field, to_image
 from defectpipe.simulation.acquisition.settings import Acquisition
@@ -20,5 +20,6 @@ __all__ = [
     "noise_area_px",
     "noise_std",
     "scan_field",
+    "stands_out",
     "to_image",
 ]

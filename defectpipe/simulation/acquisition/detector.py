@@ -8,6 +8,7 @@ import numpy as np
 from defectpipe.simulation.acquisition.settings import Acquisition
 
 _MANY = 25.0  # electrons a px
+_PLAIN = 10.0
 
 
 def detect(fraction: np.ndarray, acquisition: Acquisition, rng: np.random.Generator) -> np.ndarray:
@@ -45,6 +46,14 @@ def noise_std(fraction: float, acquisition: Acquisition) -> float:
 def noise_area_px(acquisition: Acquisition) -> float:
     """Area over which the shot noise is one value, as far as means over larger areas go: 1 of white noise."""
     return float(np.prod([kernel.sum() ** 2 for kernel in _noise_kernels(acquisition)]))
+
+
+def stands_out(cnr: float, area_px: float, acquisition: Acquisition) -> bool:
+    """Whether an object is seen: its contrast to the noise of one px, over its whole area, reaches twice Rose's 5.
+
+    Twice Rose's limit, for what lies under it is uneven too.
+    """
+    return bool(cnr * np.sqrt(area_px / noise_area_px(acquisition)) >= _PLAIN)
 
 
 def digitise(signal: np.ndarray, acquisition: Acquisition) -> np.ndarray:

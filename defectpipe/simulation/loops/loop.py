@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defectpipe.boxes import ellipse_bounds
+from defectpipe.boxes import ellipse_bounds, ellipse_points
 from defectpipe.simulation.loops.crystal import Variant
 
 CLASSES = ("open", "closed", "edge_on", "black_dot", "cavity")
@@ -90,11 +90,8 @@ def outline(loop: Loop, count: int = 64) -> np.ndarray:
     ndarray, shape (count, 2)
         x, y in px.
     """
-    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    u, v = 0.5 * loop.diameter_px * np.cos(angle), 0.5 * loop.minor_px * np.sin(angle)
-    c, s = np.cos(np.deg2rad(loop.angle_deg)), np.sin(np.deg2rad(loop.angle_deg))
-    # y points down in the array and up in the angle's convention
-    return np.stack([loop.x_px + c * u - s * v, loop.y_px - s * u - c * v], 1)
+    ellipse = np.array([loop.x_px, loop.y_px, loop.diameter_px, loop.minor_px, loop.angle_deg])
+    return ellipse_points(ellipse, count)
 
 
 def tight_box(loop: Loop) -> np.ndarray:

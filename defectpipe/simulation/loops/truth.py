@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from defectpipe.boxes import touches_border
-from defectpipe.simulation.acquisition import Acquisition, noise_area_px, noise_std
+from defectpipe.simulation.acquisition import Acquisition, noise_std, stands_out
 from defectpipe.simulation.loops.crystal import HABITS
 from defectpipe.simulation.loops.loop import Loop, polygon_ellipses, rim_contrast
 from defectpipe.simulation.loops.settings import LoopPreset
@@ -41,9 +41,6 @@ _TYPES = {
     "g_dot_b": "float64",
 }
 TRUTH_COLUMNS = list(_TYPES)
-_PLAIN = (
-    10.0  # contrast to noise over the whole object: twice Rose's limit of seeing at all, for the foil is uneven too
-)
 
 
 def truth_table(
@@ -76,7 +73,7 @@ def truth_table(
         contrast = level * rim_contrast(loop)
         cnr = abs(contrast) / noise_std(level if preset.contrast == "bf" else 1 - level, acquisition)
         inside = -0.5 <= x <= picture[1] - 0.5 and -0.5 <= y <= picture[0] - 0.5
-        seen = inside and cnr * np.sqrt(_independent_px(loop, acquisition)) >= _PLAIN
+        seen = inside and stands_out(cnr, _visible_area_px(loop), acquisition)
         seen = seen and not (loop.variant is not None and loop.variant.invisible)
         polarity = "dark" if (contrast > 0) == (preset.contrast == "bf") else "bright"
         rows.append(
@@ -103,9 +100,7 @@ def _crystal(loop: Loop) -> tuple[Any, ...]:
     return (*where, variant.inclination_deg, variant.g_dot_b)
 
 
-def _independent_px(loop: Loop, acquisition: Acquisition) -> float:
+def _visible_area_px(loop: Loop) -> float:
     if loop.kind == "open":
-        area = 0.5 * np.pi * (loop.diameter_px + loop.minor_px) * 2.355 * loop.rim_sigma_px
-    else:
-        area = 0.25 * np.pi * loop.diameter_px * loop.minor_px
-    return float(area / noise_area_px(acquisition))
+        return 0.5 * np.pi * (loop.diameter_px + loop.minor_px) * 2.355 * loop.rim_sigma_px
+    return 0.25 * np.pi * loop.diameter_px * loop.minor_px

@@ -11,7 +11,7 @@ import pandas as pd
 from skimage.measure import find_contours
 
 from defectpipe.boxes import touches_border
-from defectpipe.simulation.acquisition import Acquisition, noise_std
+from defectpipe.simulation.acquisition import Acquisition, noise_std, stands_out
 from defectpipe.simulation.solids.contrast import adf_signal
 from defectpipe.simulation.solids.shapes import DIMENSIONS
 from defectpipe.simulation.solids.solid import Projection, Solid
@@ -56,7 +56,6 @@ TRUTH_COLUMNS = [
     "dose_per_px",
     "defocus_sigma_px",
 ]
-_PLAIN = 10.0  # contrast to noise over the whole silhouette: twice Rose's limit of seeing at all
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +154,7 @@ def truth_table(
         cnr, plain = 0.0, False
         if under.any():
             cnr = float(contrast[under].mean()) / noise_std(float(signal[under].mean()), acquisition)
-            plain = cnr * np.sqrt(_independent_px(int(under.sum()), acquisition)) >= _PLAIN
+            plain = stands_out(cnr, float(under.sum()), acquisition)
         inside = -0.5 <= x <= shape[1] - 0.5 and -0.5 <= y <= shape[0] - 0.5
         exact = solid.volume_nm3
         rows.append(
@@ -215,9 +214,3 @@ def centroid(points: np.ndarray) -> tuple[float, float]:
 def _area(points: np.ndarray) -> float:
     x, y = points.T
     return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
-
-
-def _independent_px(area_px: int, acquisition: Acquisition) -> float:
-    # the integral of (1 + r / l) exp(-r / l) over both directions is 4 l
-    lengths = (acquisition.noise_length_x_px, acquisition.noise_length_y_px)
-    return float(area_px / np.prod([max(4 * length, 1.0) for length in lengths]))
