@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pandas as pd
 
 from defectpipe.catalogue.folders import locate
@@ -106,7 +107,7 @@ def _card(found: Found, row: int) -> str:
     for name in (*_SHOWN, *_SHOWN_OF_RUN):
         if name in values.index and not pd.isna(values[name]) and values[name] != "":
             value = values[name]
-            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            text = f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
             lines.append(f"{_escaped(name)} {_escaped(text)}")
     style = f"width:{THUMBNAIL_PX}px;font:11px/1.35 sans-serif;overflow-wrap:anywhere"
     return f'<div style="{style}">{image}{"<br>".join(lines)}</div>'

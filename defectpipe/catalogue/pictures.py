@@ -45,6 +45,7 @@ _TYPES = pa.schema(
 )
 # From which size on a picture stays in its file, where the format allows it.
 _IN_FILE_ABOVE_PX = 2**26
+_IMAGES_A_PROCESS = 20
 Key = tuple[str, int, float | None]
 
 
@@ -141,10 +142,12 @@ def _row(micrograph: Micrograph, used_nm: float | None, embedder: Embedder) -> d
 def _map(
     look: Callable[[Wanted], list[dict[str, Any]]], items: list[Wanted], n_jobs: int
 ) -> Iterable[list[dict[str, Any]]]:
-    if min(n_jobs, len(items)) <= 1:
+    # A process takes a second to start: as long as some twenty images.
+    n_jobs = min(n_jobs, len(items) // _IMAGES_A_PROCESS)
+    if n_jobs <= 1:
         yield from map(look, items)
         return
-    with multiprocessing.get_context("spawn").Pool(min(n_jobs, len(items)), cv2.setNumThreads, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(n_jobs, cv2.setNumThreads, (1,)) as pool:
         yield from pool.imap(look, items)
 
 
