@@ -32,7 +32,7 @@ _PHYSICAL_BANDS, _OCTAVES_EACH = 12, 2
 _PATTERN_RADII_PX = (1, 4)
 _PATTERNS = 10
 _PERCENTS = (1, 10, 25, 75, 90, 99)
-# Spectrum, directions, patterns, greys, physical spectrum; each weighs the same, however many numbers it has.
+# Spectrum, directions, patterns, greys, physical spectrum; each counts alike, however many numbers it has.
 _BLOCKS = (_BANDS, _OCTAVES, len(_PATTERN_RADII_PX) * _PATTERNS, len(_PERCENTS) + 2, _PHYSICAL_BANDS)
 # Standard scores beyond this say no more.
 _FARTHEST = 4.0
@@ -74,9 +74,9 @@ class TextureDescriptor:
         if micrograph.pixel_size_nm is None:
             scores[-_PHYSICAL_BANDS:] = 0.0
         blocks = np.split(scores, np.cumsum(_BLOCKS)[:-1])
-        weighted = np.concatenate([block / np.sqrt(len(block)) for block in blocks])
-        length = float(np.linalg.norm(weighted))
-        return (weighted / length if length > 0 else weighted).astype(np.float32)
+        joined = np.concatenate([_tamed(block / np.sqrt(len(block))) for block in blocks])
+        length = float(np.linalg.norm(joined))
+        return (joined / length if length > 0 else joined).astype(np.float32)
 
 
 DESCRIPTOR = TextureDescriptor()
@@ -102,6 +102,11 @@ def raw_numbers(micrograph: Micrograph) -> np.ndarray:
             _physical(bands, micrograph.pixel_size_nm),
         ]
     )
+
+
+def _tamed(block: np.ndarray) -> np.ndarray:
+    """A block cut to a length below 1, so that one in which a picture is extreme does not drown the others."""
+    return block / (1 + np.linalg.norm(block))
 
 
 def standardised(grey: np.ndarray) -> np.ndarray:
@@ -131,16 +136,16 @@ def _spectrum(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     height, width = part.shape
     window = np.outer(_hann(height), _hann(width))
-    power = np.abs(np.fft.rfft2(part * window)) ** 2 / (window**2).sum()
-    band, octave, turned = _frequencies(height, width)
-    total = np.bincount(band, power.ravel(), _BANDS + 1)[:_BANDS]
-    count = np.bincount(band, minlength=_BANDS + 1)[:_BANDS]
+    band, octave, turned, times = _frequencies(height, width)
+    power = (np.abs(np.fft.rfft2(part * window)) ** 2).ravel() * times / (window**2).sum()
+    total = np.bincount(band, power, _BANDS + 1)[:_BANDS]
+    count = np.bincount(band, times, _BANDS + 1)[:_BANDS]
     logs = np.log(total / np.maximum(count, 1) + 1e-4)
     known = np.flatnonzero(count)
     # A small picture has no slow waves: the slowest that it has stand for them.
     logs = np.interp(np.arange(_BANDS), known, logs[known])
-    strength = np.bincount(octave, power.ravel(), _OCTAVES + 1)[:_OCTAVES] + 1e-9
-    parts = [np.bincount(octave, power.ravel() * t, _OCTAVES + 1)[:_OCTAVES] for t in (turned.real, turned.imag)]
+    strength = np.bincount(octave, power, _OCTAVES + 1)[:_OCTAVES] + 1e-9
+    parts = [np.bincount(octave, power * t, _OCTAVES + 1)[:_OCTAVES] for t in (turned.real, turned.imag)]
     return logs - logs.mean(), np.hypot(*parts) / strength
 
 
@@ -150,15 +155,16 @@ def _hann(n: int) -> np.ndarray:
 
 
 @cache
-def _frequencies(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Band and octave of every place of a half spectrum, flat, and exp(4iθ) there."""
+def _frequencies(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of every place of a half spectrum, flat: band, octave, exp(4iθ), and how often it is in the whole spectrum."""
     y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     frequency = np.hypot(y, x)
     # 0: from half a cycle down by √2; what is beyond half a cycle, or slower than the last band, is left out
     step = -2 * np.log2(np.maximum(2 * frequency, 1e-12))
     band = np.where((step > -1e-9) & (step < _BANDS), np.maximum(step, 0), _BANDS).astype(np.int64)
     octave = np.minimum(band // 2, _OCTAVES)
-    return band.ravel(), octave.ravel(), np.exp(4j * np.arctan2(y, x)).ravel()
+    times = np.where((x == 0) | (x == 0.5), 1.0, 2.0) * np.ones_like(y)
+    return band.ravel(), octave.ravel(), np.exp(4j * np.arctan2(y, x)).ravel(), times.ravel()
 
 
 def _patterns(part: np.ndarray) -> np.ndarray:
