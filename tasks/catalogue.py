@@ -95,7 +95,7 @@ class SearchCatalogue(CatalogueTask):
             if self.list_columns:
                 logger.info("%s", catalogue.columns().to_string(index=False))
                 return
-            where = catalogue.conditions(self.where)
+            where = catalogue.conditions(self.where, self.of)
             given = {"of": self.of, "class_name": self.class_name, "where": where}
             like = int(self.like) if self.like.isdecimal() else self.like or None
             found = catalogue.search(self.text, **given, like=like, order_by=self.order_by, limit=self.limit or None)

@@ -337,8 +337,8 @@ def test_a_table_that_changes_while_it_is_read_is_read_again(root, path, monkeyp
 
 def test_a_second_process_is_told_that_one_is_building(root, path):
     holder = (
-        "import sys, time; from pathlib import Path; from defectpipe.catalogue.build import _lock\n"
-        "with _lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()\n"
+        "import sys, time; from pathlib import Path; from defectpipe.catalogue.lock import building_lock\n"
+        "with building_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", holder, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -78,6 +78,9 @@ def test_loops_and_objects_by_what_was_measured(catalogue, everything):
     assert len(big) > 2
     known = [name for name in big if big[name].notna().any()]
     pd.testing.assert_frame_equal(pd.DataFrame(answer)[known], big[known].reset_index(drop=True), check_dtype=False)
+    assert set(big["found_by"]) == {"automatic"}
+    assert set(big["origin"]) == {"experimental"}
+    assert len(catalogue.search(of="loops", origin="simulated", limit=None)) == (loops["source"] == "truth").sum()
     bent = objects[objects["deformed"].astype(bool) & (objects["volume_nm3"] > 1000)]
     assert 0 < len(bent) < len(objects)
     assert len(catalogue.search(of="objects", deformed=True, volume_nm3=(1000, None))) == len(bent)

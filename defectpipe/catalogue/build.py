@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from defectpipe.catalogue import schema
 from defectpipe.catalogue.descriptor import DESCRIPTOR, Embedder
 from defectpipe.catalogue.folders import SIMULATION, OutputFolder, find_folders, open_folder
+from defectpipe.catalogue.lock import building_lock
 from defectpipe.catalogue.query import searchable
 from defectpipe.catalogue.reading import FolderTables, read_folder
+from defectpipe.catalogue.rows import insert_folder, take_over
 from defectpipe.errors import CatalogueError
 from defectpipe.io.files import write_atomic
 
@@ -111,7 +112,7 @@ def index_folders(
     path = Path(os.path.abspath(Path(catalogue).expanduser()))
     given = _given(folders)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path), contextlib.closing(schema.connect()) as con:
+    with building_lock(path), contextlib.closing(schema.connect()) as con:
         known = _known(con, path)
         report = IndexReport()
         wanted = _open(given, known, report)
@@ -191,9 +192,10 @@ def _build(
 ) -> None:
     """Write the catalogue under another name, then put it in place."""
     building = path.with_name(f".{path.name}.building")
-    for leftover in (building, building.with_name(f"{building.name}.wal")):
-        leftover.unlink(missing_ok=True)
+    _clear_away(building)
     try:
+        # Left to itself, DuckDB puts what does not fit into memory into the working directory.
+        con.execute("SET temp_directory = " + schema.literal(f"{building}.spilled"))
         schema.attach(con, building, "new", read_only=False)
         schema.create_tables(con, "new")
         _fill(con, plan, embedder, report, n_jobs, progress)
@@ -204,8 +206,14 @@ def _build(
     finally:
         with contextlib.suppress(duckdb.Error):
             con.execute("DETACH DATABASE IF EXISTS new")
-        for leftover in (building, building.with_name(f"{building.name}.wal")):
-            leftover.unlink(missing_ok=True)
+        _clear_away(building)
+
+
+def _clear_away(building: Path) -> None:
+    """Remove what this process, or one that was killed, has left of a catalogue that is not whole."""
+    for leftover in (building, building.with_name(f"{building.name}.wal")):
+        leftover.unlink(missing_ok=True)
+    shutil.rmtree(f"{building}.spilled", ignore_errors=True)
 
 
 def _fill(
@@ -216,16 +224,16 @@ def _fill(
     n_jobs: int,
     progress: Callable[[int], object] | None,
 ) -> None:
-    con.execute("CREATE OR REPLACE TEMP TABLE kept (old_folder BIGINT, new_folder BIGINT, shift BIGINT)")
+    kept: list[tuple[int, int, int]] = []
     n_images = 0
     for folder_id, (folder, fingerprint, old) in enumerate(plan, 1):
         if old is not None:
             first, n = _images_of(con, old)
-            con.execute("INSERT INTO kept VALUES (?, ?, ?)", [old.folder_id, folder_id, n_images + 1 - first])
+            kept.append((old.folder_id, folder_id, n_images + 1 - first))
         else:
             try:
                 tables, fingerprint = _read_whole(folder, fingerprint, embedder, n_jobs, progress)
-                _insert_folder(con, folder_id, n_images + 1, tables)
+                insert_folder(con, folder_id, n_images + 1, tables)
             except CatalogueError as error:
                 report.read.remove(str(folder.path))
                 report.refused[str(folder.path)] = str(error)
@@ -237,7 +245,7 @@ def _fill(
             [*_described(folder_id, folder), fingerprint, n],
         )
         n_images += n
-    _take_over(con)
+    take_over(con, kept)
     con.execute(
         "UPDATE new.images SET origin = CASE WHEN beside_simulation OR sha256 IN (SELECT sha256 FROM new.images "
         "JOIN new.folders USING (folder_id) WHERE folder_kind = ?) THEN ? ELSE ? END",
@@ -265,51 +273,6 @@ def _read_whole(
             return tables, fingerprint
         fingerprint = after
     raise CatalogueError(f"{folder.path}: a run is writing its tables; index it when the run has ended.")
-
-
-def _insert_folder(con: duckdb.DuckDBPyConnection, folder_id: int, first: int, tables: FolderTables) -> None:
-    """Add what was read of a folder; all of it or nothing."""
-    ids = range(first, first + len(tables.images))
-    of_image = {
-        "images": tables.images.assign(image_id=ids, folder_id=folder_id),
-        "acquisition": tables.acquisition.assign(image_id=ids),
-        "focus": tables.focus.assign(image_id=ids),
-    }
-    of_many = {"loops": tables.loops, "objects": tables.objects, "embeddings": tables.embeddings}
-    con.execute("BEGIN")
-    try:
-        con.register("keys", schema.as_arrow(of_image["images"][["image_id", "image", "frame"]]))
-        for name, rows in of_image.items():
-            con.register("incoming", schema.as_arrow(rows))
-            schema.insert(con, "new", name, "incoming")
-        for name, rows in of_many.items():
-            if len(rows):
-                con.register("of_images", schema.as_arrow(rows))
-                con.execute(
-                    "CREATE OR REPLACE TEMP VIEW incoming_rows AS "
-                    "SELECT k.image_id, t.* EXCLUDE (image, frame) FROM of_images t JOIN keys k USING (image, frame)"
-                )
-                schema.insert(con, "new", name, "incoming_rows")
-        con.execute("COMMIT")
-    except (duckdb.Error, pa.ArrowException) as error:
-        con.execute("ROLLBACK")
-        raise CatalogueError(f"its tables hold what cannot be stored ({str(error).splitlines()[0]}).") from error
-
-
-def _take_over(con: duckdb.DuckDBPyConnection) -> None:
-    """Rows of unchanged folders, from the earlier catalogue, with their numbers in the new one."""
-    if not _one(con, "SELECT count(*) FROM kept"):
-        return
-    for table in (*schema.OF_IMAGE, *schema.OF_MANY, "embeddings"):
-        folder = ", kept.new_folder AS folder_id" if table == "images" else ""
-        without = "image_id, folder_id" if table == "images" else "image_id"
-        con.execute(
-            f"CREATE OR REPLACE TEMP VIEW taken AS SELECT t.image_id + kept.shift AS image_id{folder}, "
-            f"t.* EXCLUDE ({without}) FROM old.{table} t JOIN (SELECT image_id AS i, folder_id AS f FROM old.images) "
-            "ON t.image_id = i JOIN kept ON f = kept.old_folder"
-        )
-        schema.insert(con, "new", table, "taken")
-    con.execute("DROP VIEW taken")
 
 
 def _known(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, _Known]:
@@ -342,24 +305,3 @@ def _count(con: duckdb.DuckDBPyConnection, path: Path, report: IndexReport) -> N
 def _one(con: duckdb.DuckDBPyConnection, query: str) -> int:
     row = con.execute(query).fetchone()
     return int(row[0]) if row is not None and row[0] is not None else 0
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One process at a time builds a catalogue; the system takes the lock back from one that dies."""
-    file = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
-        if isinstance(error, BlockingIOError):
-            raise CatalogueError(
-                f"{path}: another process is building this catalogue; wait until it ends, then start again."
-            ) from error
-        raise CatalogueError(
-            f"{path}: its file system cannot lock files ({error.strerror}); keep the catalogue on another."
-        ) from error
-    try:
-        yield
-    finally:
-        os.close(file)

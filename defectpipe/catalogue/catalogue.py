@@ -159,10 +159,16 @@ class Catalogue:
         return Found.made_of(rows)
 
     def count(
-        self, text: str = "", *, of: str = "images", class_name: str = "", where: Mapping[str, Condition] | None = None
+        self,
+        text: str = "",
+        *,
+        of: str = "images",
+        class_name: str = "",
+        where: Mapping[str, Condition] | None = None,
+        **quantities: Condition,
     ) -> int:
-        """Number of rows that `search` would find without a limit."""
-        query = self._query(text, of, class_name, where or {})
+        """Number of rows that `search` would find without a limit; parameters as there."""
+        query = self._query(text, of, class_name, {**(where or {}), **quantities})
         return int(self._run(f"SELECT count(*) AS n {query.source()}", query.values)["n"][0])
 
     def held_by(self, image_ids: Sequence[int], of: str) -> pd.DataFrame:
@@ -176,11 +182,11 @@ class Catalogue:
         )
         return rows.dropna(axis="columns", how="all")
 
-    def conditions(self, text: str) -> dict[str, Condition]:
+    def conditions(self, text: str, of: str = "images") -> dict[str, Condition]:
         """Conditions for `search` from a line of text; see `parse_conditions`."""
         types = {}
         for name in CONDITION_NAMES.findall(text):
-            table, column = Query("images", self._columns).resolve(name)
+            table, column = Query(of, self._columns).resolve(name)
             types[name] = schema.plain_type(self._columns[table][column])
         return parse_conditions(text, types)
 

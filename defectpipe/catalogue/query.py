@@ -113,8 +113,8 @@ class Query:
         # What is of an image comes before what it holds; between loops and objects there is no order.
         found = found[:1] if found and (found[0][0] not in OF_MANY or found[0][0] == self.of) else found
         if not found:
-            known = {c for table in order for c in self.columns.get(table, {}) if c not in INTERNAL}
-            near = difflib.get_close_matches(column, sorted(known), 3)
+            names = {c for table in order for c in self.columns.get(table, {}) if c not in INTERNAL}
+            near = difflib.get_close_matches(column, sorted(names), 3)
             hint = f"; did you mean {' or '.join(near)}?" if near else "."
             raise CatalogueError(f"{name}: the catalogue has no such column{hint}")
         if len(found) > 1:

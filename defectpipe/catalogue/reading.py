@@ -31,6 +31,8 @@ from defectpipe.errors import CatalogueError
 from defectpipe.io.tables import loops_table, read_csv
 
 _KEY = ["image", "frame"]
+# In a catalogue the origin is that of the image: simulated or experimental.
+_RENAMED = {"origin": "found_by"}
 # Where a column of an image goes; all others stay with the images.
 _ACQUISITION = {*TABLES["acquisition"], "voltage_kv", "noise", "charging", "scan_distortion", "contrast", "brightness"}
 _FOCUS = {*TABLES["focus"], "blur_sigma_px", "astigmatism", "astigmatism_deg"}
@@ -123,8 +125,9 @@ def _loops_of_run(folder: OutputFolder, images: pd.DataFrame) -> Any:
         seen = dict(zip(zip(counted["image"], counted["frame"], strict=True), counted["loop_id_count"], strict=True))
         said = dict(zip(zip(stated["image"], stated["frame"], strict=True), stated["n_loops"], strict=True))
         if seen == said:
-            return loops.append_column("source", pa.array([FOUND] * len(loops), pa.string()))
-    return loops_table(read_csv(folder.path / LOOPS_TABLE)).assign(source=FOUND)
+            names = [_RENAMED.get(name, name) for name in loops.column_names]
+            return loops.rename_columns(names).append_column("source", pa.array([FOUND] * len(loops), pa.string()))
+    return loops_table(read_csv(folder.path / LOOPS_TABLE)).rename(columns=_RENAMED).assign(source=FOUND)
 
 
 def _simulation(folder: OutputFolder) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

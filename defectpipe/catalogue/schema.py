@@ -72,6 +72,7 @@ TABLES: dict[str, dict[str, str]] = {
     "loops": {
         "image_id": _WHOLE,
         "source": _TEXT,
+        "found_by": _TEXT,
         "class": _TEXT,
         "loop_id": _WHOLE,
         "x_px": _REAL,
@@ -132,9 +133,8 @@ def attach(con: duckdb.DuckDBPyConnection, path: Path, name: str, *, read_only: 
     """
     if read_only and not path.is_file():
         raise CatalogueError(f"{path}: there is no such catalogue; IndexFolder makes one.")
-    escaped = str(path).replace("'", "''")
     try:
-        con.execute(f"ATTACH '{escaped}' AS {name}{' (READ_ONLY)' if read_only else ''}")
+        con.execute(f"ATTACH {literal(str(path))} AS {name}{' (READ_ONLY)' if read_only else ''}")
         if read_only:
             con.execute(f"SELECT descriptor FROM {name}.about WHERE schema_version IS NOT NULL")
     except duckdb.Error as error:
@@ -170,6 +170,11 @@ def plain_type(kind: str) -> str:
 def quoted(name: str) -> str:
     """A column's name as SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Text as SQL, where it cannot be bound."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def usable_columns(names: list[str]) -> list[str]:
