@@ -107,6 +107,7 @@ def write_run(folder: Path, n: int, rng: np.random.Generator, centres: np.ndarra
         "pixel_size_source": pa.array(["metadata: ImageJ"] * n),
         "magnification": pa.array(images["magnification"]),
         "modality": pa.array(["STEM"] * n),
+        "voltage_kv": pa.array(rng.choice([200.0, 300.0], n)),
         "notes": pa.array([""] * n),
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), SIZE),
     }

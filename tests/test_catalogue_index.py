@@ -383,3 +383,21 @@ def test_a_stack_is_a_row_a_frame(tmp_path, path):
         assert found["frame"].tolist() == [0, 1]
         assert not np.allclose(*(catalogue.embedding_of(i) for i in found["image_id"]))
         np.testing.assert_array_equal(found.micrograph(1).pixels, stack[1])
+
+
+def test_what_the_file_says_of_its_acquisition_is_there_though_no_table_holds_it(tmp_path, path):
+    output = write_run(tmp_path, "in", ["a.tif", "b.tif"])
+    beam = ["[Beam]", "Beam=EBeam", "HV=30000", ""]
+    tifffile.imwrite(tmp_path / "in" / "a.tif", picture(0), extratags=[(34682, "s", 0, "\r\n".join(beam), True)])
+    images = read_csv(output / "images.csv")
+    sha256 = [sha256_of(tmp_path / "in" / "a.tif"), images["sha256"][1]]
+    write_tables(output, images.assign(sha256=sha256), read_csv(output / "loops.csv"))
+    index_folders(path, [output])
+    with Catalogue.open(path) as catalogue:
+        found = catalogue.search(voltage_kv=(25, 35))
+        assert found["image"].tolist() == ["a.tif"]
+        assert found["voltage_kv"].tolist() == [30]
+        assert found["modality"].tolist() == ["SEM"]
+        # What the run worked with goes before the file.
+        assert found["pixel_size_source"].tolist() == ["argument"]
+        assert catalogue.search(voltage_kv=None)["image"].tolist() == ["b.tif"]

@@ -39,6 +39,7 @@ _TYPES = pa.schema(
         ("pixel_size_source", pa.string()),
         ("magnification", pa.float64()),
         ("modality", pa.string()),
+        ("voltage_kv", pa.float64()),
         ("notes", pa.string()),
         ("vector", pa.list_(pa.float32(), SIZE)),
     ]
@@ -134,6 +135,7 @@ def _row(micrograph: Micrograph, used_nm: float | None, embedder: Embedder) -> d
         "pixel_size_source": None if stated is None else stated.source,
         "magnification": micrograph.magnification,
         "modality": micrograph.modality,
+        "voltage_kv": micrograph.voltage_kv,
         "notes": "; ".join(micrograph.notes),
         "vector": np.asarray(embedder.embed(seen), np.float32),
     }

@@ -34,7 +34,7 @@ _KEY = ["image", "frame"]
 # In a catalogue the origin is that of the image: simulated or experimental.
 _RENAMED = {"origin": "found_by"}
 # Where a column of an image goes; all others stay with the images.
-_ACQUISITION = {*TABLES["acquisition"], "voltage_kv", "noise", "charging", "scan_distortion", "contrast", "brightness"}
+_ACQUISITION = {*TABLES["acquisition"], "noise", "charging", "scan_distortion", "contrast", "brightness"}
 _FOCUS = {*TABLES["focus"], "blur_sigma_px", "astigmatism", "astigmatism_deg"}
 # Columns of a body's truth that are of its image.
 _OF_ITS_IMAGE = ("pixel_size_nm", "dose_per_px", "defocus_sigma_px")
@@ -170,7 +170,10 @@ def _wanted(images: pd.DataFrame) -> list[Wanted]:
 
 def _with_facts(images: pd.DataFrame, pictures: list[dict[str, Any]]) -> pd.DataFrame:
     """The images with what their files say, where the tables do not say it."""
-    numbers, texts = ("height_px", "width_px", "pixel_size_nm", "magnification"), ("pixel_size_source", "modality")
+    numbers, texts = (
+        ("height_px", "width_px", "pixel_size_nm", "magnification", "voltage_kv"),
+        ("pixel_size_source", "modality"),
+    )
     names = [*numbers, *texts, *(["notes"] if "reason" not in images else [])]
     facts = pd.DataFrame(pictures, columns=["sha256", "frame", *names]).drop_duplicates(["sha256", "frame"])
     facts = facts.astype({"sha256": images["sha256"].dtype, "frame": "int64"})

@@ -65,6 +65,7 @@ TABLES: dict[str, dict[str, str]] = {
         "pixel_size_source": _TEXT,
         "magnification": _REAL,
         "modality": _TEXT,
+        "voltage_kv": _REAL,
         "dose_per_px": _REAL,
         "sample": _TEXT,
     },
