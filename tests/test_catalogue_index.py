@@ -108,7 +108,9 @@ def change_a_run(root: Path) -> Path:
 
 
 def add_a_run(root: Path) -> Path:
-    return write_run(root, "eurofer", ["z.tif", "y.tif"], seed=3, my_measure=[1.5, 2.5], remark=["", "thick"])
+    return write_run(
+        root, "eurofer", ["z.tif", "y.tif"], seed=3, my_measure=[1.5, 2.5], remark=["", "thick"], focus_later=[1, 2]
+    )
 
 
 def remove_a_run(root: Path) -> None:
@@ -150,6 +152,7 @@ def test_columns_of_later_versions_are_searched_too(root, path):
     with Catalogue.open(path) as catalogue:
         assert catalogue.search(my_measure=(2, 3))["image"].tolist() == ["y.tif"]
         assert catalogue.search(remark="THICK")["image"].tolist() == ["y.tif"]
+        assert catalogue.search(where={"focus.focus_later": 2})["image"].tolist() == ["y.tif"]
     # What is a number in one folder and text in another is text.
     write_run(root, "later", ["x.tif"], my_measure=["high"])
     index_folders(path, [root])

@@ -88,7 +88,7 @@ def read_folder(
     embeddings = _embeddings(images, pictures, embedder.name)
     good = images["status"] != "failed" if "status" in images else np.ones(len(images), bool)
     acquisition = [name for name in images if name in _ACQUISITION]
-    focus = [name for name in images if name in _FOCUS]
+    focus = [name for name in images if name in _FOCUS or str(name).startswith("focus_")]
     images["words"] = _words(images, folder.made_with)
     return FolderTables(
         images=images.drop(columns=[*acquisition, *focus]),
