@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training run test setup lint types arrows format requirements clean
+.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -48,6 +48,11 @@ clean:
 
 ## every benchmark that needs no data, in full: about an hour and a half
 bench: bench-fuzz bench-kill bench-many bench-large
+
+## building and searching a catalogue of synthetic tables: ARGS="100000 1000000"; its likeness needs the FeCrAl set
+bench-catalogue: setup
+	$(BIN)/python benchmarks/catalogue_speed.py $(ARGS)
+	$(BIN)/python benchmarks/catalogue_likeness.py
 
 ## kill the demonstration's run at random moments and start it again: the same bytes, nothing done twice
 bench-kill: setup

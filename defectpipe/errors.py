@@ -23,3 +23,7 @@ class SettingsError(DefectpipeError):
 
 class RunFolderError(DefectpipeError):
     """A folder is not the output of a finished run, or lacks what is asked of it."""
+
+
+class CatalogueError(DefectpipeError):
+    """A catalogue cannot be read, built or searched as asked."""

@@ -71,6 +71,8 @@ class Micrograph:
         First and end row of what is analysed, where strips at the top or bottom (a data bar) are left out; None: all.
     left_out : tuple of Rectangle
         Parts of the picture (y0, y1, x0, x1; ends excluded) that are not analysed: a scale bar drawn in it.
+    voltage_kv : float or None
+        That accelerated the beam, as the file states it.
     """
 
     pixels: np.ndarray | PixelSource
@@ -83,6 +85,7 @@ class Micrograph:
     notes: tuple[str, ...] = field(default=())
     rows: tuple[int, int] | None = None
     left_out: tuple[Rectangle, ...] = ()
+    voltage_kv: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.pixels.shape) != 2:

@@ -116,8 +116,8 @@ class Progress:
     def __init__(self) -> None:
         self._bars: dict[str, tqdm] = {}
 
-    def expect(self, stage: str, total: int) -> None:
-        """Open the stage's bar, after closing those of other stages."""
+    def expect(self, stage: str, total: int | None) -> None:
+        """Open the stage's bar, after closing those of other stages. None: nobody knows how many."""
         self.close()
         self._bars[stage] = tqdm(total=total, desc=stage, unit="image", disable=None)
 

@@ -70,7 +70,7 @@ def resolve_options(
     source = Path(input_dir or DEMO_FOLDER).expanduser().resolve()
     if not demonstration and not source.is_dir():
         raise DefectpipeError(f"--input-dir {input_dir}: there is no such folder.")
-    output = Path(output_dir).expanduser().resolve() if output_dir else source.with_name(source.name + "-defects")
+    output = Path(output_dir).expanduser().resolve() if output_dir else default_output(source)
     if output == source or output in source.parents:
         raise DefectpipeError(f"--output-dir {output}: it holds the input; results need a folder of their own.")
     labels = Path(labels_dir).expanduser().resolve() if labels_dir else None
@@ -95,6 +95,11 @@ def resolve_options(
         is_demonstration=demonstration,
         given_corrections_dir=corrections,
     )
+
+
+def default_output(source: Path) -> Path:
+    """Where the results of a folder of images go unless they are told where."""
+    return source.with_name(source.name + "-defects")
 
 
 def simulate_demonstration(options: RunOptions) -> RunOptions:

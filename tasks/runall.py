@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import luigi
 
 from defectpipe.errors import DefectpipeError
 from tasks.base import FolderTask
+from tasks.catalogue import index
 from tasks.exports import ExportFolder, ExportImages
 from tasks.logs import logger
 from tasks.overlays import DrawOverlays
@@ -24,6 +27,8 @@ class FailedImagesError(DefectpipeError):
 
 class RunAll(FolderTask):
     """A folder of micrographs in; loop statistics with their uncertainty, tables, pictures and a report out."""
+
+    catalogue_file = luigi.Parameter(default="", description="catalogue that takes the results in; default: none")
 
     def needs(self, session: Session) -> list[luigi.Task]:
         """Tables, pictures, files for other programs, and the report."""
@@ -44,7 +49,22 @@ class RunAll(FolderTask):
         worst = look_first(session, images, loops)
         for line in [*remarks(session, summary), *closing_lines(session, summary, worst)]:
             logger.info("%s", line)
+        refused = take_in(self.catalogue_file, out)
         refuse_failures(summary)
+        if refused is not None:
+            raise refused
+
+
+def take_in(catalogue_file: str, output_dir: Path) -> DefectpipeError | None:
+    """Bring the catalogue, if there is to be one, up to date; what it says if it cannot, for the end of the run."""
+    if not catalogue_file:
+        return None
+    try:
+        index(catalogue_file, [str(output_dir)])
+    except DefectpipeError as error:
+        logger.error("%s", error)
+        return error
+    return None
 
 
 def refuse_failures(summary: dict[str, dict[str, dict[str, str]]]) -> None:

@@ -105,19 +105,19 @@ def test_jeol_scale_agrees_with_the_bar_burnt_into_the_picture(data_dir: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "modality", "magnification"),
+    ("name", "modality", "magnification", "voltage_kv"),
     [
-        ("tfs_example.tif", "SEM", None),
-        ("zeiss_example_sem.tif", "SEM", 188.0),
-        ("tescan_example_sem1.tif", "SEM", 108.08),
-        ("jeol_example_sem.tif", "SEM", 50.0),
+        ("tfs_example.tif", "SEM", None, 2.0),
+        ("zeiss_example_sem.tif", "SEM", 188.0, 5.0),
+        ("tescan_example_sem1.tif", "SEM", 108.08, 10.0),
+        ("jeol_example_sem.tif", "SEM", 50.0, 5.0),
     ],
 )
-def test_modality_and_magnification_of_vendor_tiffs(
-    data_dir: Path, name: str, modality: str, magnification: float | None
+def test_modality_magnification_and_voltage_of_vendor_tiffs(
+    data_dir: Path, name: str, modality: str, magnification: float | None, voltage_kv: float
 ) -> None:
     (frame,) = read_micrographs(data_dir / "formats" / "gpl" / name)
-    assert (frame.modality, frame.magnification) == (modality, magnification)
+    assert (frame.modality, frame.magnification, frame.voltage_kv) == (modality, magnification, voltage_kv)
 
 
 def test_a_scale_without_unit_is_noted_as_unknown(data_dir: Path) -> None:
@@ -168,3 +168,12 @@ def test_a_grey_palette_is_read_as_another_reader_does(data_dir: Path, name: str
     seen = cv2.imread(str(data_dir / name), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(np.dstack([frame.pixels] * 3), seen)
     assert frame.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "voltage_kv"),
+    [("BF_001.dm3", 300.0), ("DMReader_SI-HAADF.dm3", 200.0), ("EMDReader_Image_FEI.emd", 200.0), ("temp.mrc", None)],
+)
+def test_voltage_of_microscope_files(data_dir: Path, name: str, voltage_kv: float | None) -> None:
+    (path,) = (data_dir / "formats").rglob(name)
+    assert read_micrographs(path)[0].voltage_kv == voltage_kv

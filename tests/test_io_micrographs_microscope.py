@@ -135,7 +135,7 @@ def test_detectors_follow_each_other_and_spectra_are_left_out_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grey: np.ndarray
 ) -> None:
     spectrum = dataset(np.zeros((HEIGHT, WIDTH, 9)), [*IMAGE_AXES_AS_MAP, axis(9, "keV")])
-    haadf = dataset(grey, IMAGE_AXES, "HAADF", magnification=20000.0, acquisition_mode="STEM")
+    haadf = dataset(grey, IMAGE_AXES, "HAADF", magnification=20000.0, acquisition_mode="STEM", beam_energy=200.0)
     series = dataset(np.stack([grey, 255 - grey]), [axis(2, "s", navigate=True), *IMAGE_AXES], "BF")
     frames = read_datasets(tmp_path, monkeypatch, haadf, spectrum, series)
     np.testing.assert_array_equal(np.stack([f.pixels for f in frames]), [grey, grey, 255 - grey])
@@ -143,6 +143,7 @@ def test_detectors_follow_each_other_and_spectra_are_left_out_with_a_note(
     assert [f.notes for f in frames] == [(left_out, "detector: HAADF"), *[(left_out, "detector: BF")] * 2]
     assert [(f.modality, f.magnification) for f in frames] == [("STEM", 20000.0), (None, None), (None, None)]
     assert [f.pixel_size_nm for f in frames] == [0.4] * 3
+    assert [f.voltage_kv for f in frames] == [200.0, None, None]
 
 
 @pytest.mark.parametrize(

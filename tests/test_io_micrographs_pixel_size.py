@@ -193,10 +193,20 @@ def thermo_fisher_tag(text: str) -> list[tuple[object, ...]]:
 
 def test_thermo_fisher_tags(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    text = "[Beam]\nBeam=IBeam\n[Scan]\nPixelWidth=4e-010\nPixelHeight=4e-010\n"
+    text = "[Beam]\nBeam=IBeam\nHV=30000\n[Scan]\nPixelWidth=4e-010\nPixelHeight=4e-010\n"
     tifffile.imwrite(path, IMAGE, extratags=thermo_fisher_tag(text))
     assert calibration_of(path) == (0.4, "metadata: Thermo Fisher tags")
     assert read_one(path).modality == "FIB"
+    assert read_one(path).voltage_kv == 30.0
+
+
+@pytest.mark.parametrize("stated", ["", "HV=0", "HV=many", "HV=1e12", "HV=nan"])
+def test_a_voltage_that_makes_no_sense_is_unknown(tmp_path: Path, stated: str) -> None:
+    path = tmp_path / "a.tif"
+    text = f"[Beam]\nBeam=IBeam\n{stated}\n[Scan]\nPixelWidth=4e-010\nPixelHeight=4e-010\n"
+    tifffile.imwrite(path, IMAGE, extratags=thermo_fisher_tag(text))
+    assert read_one(path).voltage_kv is None
+    assert calibration_of(path) == (0.4, "metadata: Thermo Fisher tags")
 
 
 def test_zeiss_tags(tmp_path: Path) -> None:

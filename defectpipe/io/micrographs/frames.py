@@ -38,6 +38,7 @@ class Frame:
     modality : str or None
     magnification : float or None
     notes : tuple of str
+    voltage_kv : float or None
     """
 
     samples: np.ndarray | PixelSource
@@ -45,6 +46,7 @@ class Frame:
     modality: str | None = None
     magnification: float | None = None
     notes: tuple[str, ...] = ()
+    voltage_kv: float | None = None
 
 
 @dataclass(frozen=True)

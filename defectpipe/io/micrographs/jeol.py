@@ -42,7 +42,7 @@ def read_jeol_text(path: Path, width_px: int) -> JeolText | None:
     JeolText or None
         None without such a file, or if it is not JEOL's.
     """
-    text = _text_beside(path)
+    text = text_beside(path)
     if text is None:
         return None
     fields = dict(re.findall(r"^\$+((?:CM|SM)_\w+)[ \t]+(\S.*?)[ \t]*\r?$", text, re.MULTILINE))
@@ -66,7 +66,8 @@ def read_jeol_text(path: Path, width_px: int) -> JeolText | None:
     return JeolText(None, magnification, ())
 
 
-def _text_beside(path: Path) -> str | None:
+def text_beside(path: Path) -> str | None:
+    """What JEOL's text file beside a picture holds; None: there is none."""
     for suffix in (".txt", ".TXT"):
         beside = path.with_suffix(suffix)
         try:

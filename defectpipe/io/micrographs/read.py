@@ -110,6 +110,7 @@ def read_micrographs(
                 sha256=sha256,
                 modality=frame.modality,
                 magnification=frame.magnification,
+                voltage_kv=frame.voltage_kv,
                 rows=left_out.rows,
                 left_out=left_out.scale_bars,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib
 import math
@@ -17,6 +18,7 @@ from defectpipe.io.micrographs.dm import check_dm
 from defectpipe.io.micrographs.frames import Claim, Frame, StatedSize, check_claim
 from defectpipe.io.micrographs.hdf5 import check_hdf5
 from defectpipe.io.micrographs.units import is_reciprocal, nanometres
+from defectpipe.io.micrographs.voltage import sensible_kv
 
 _READER_OF_SUFFIX = {
     ".dm3": "digitalmicrograph",
@@ -63,7 +65,8 @@ def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
         title = _title(image)
         notes = (*size_notes, *left_out, *((f"detector: {title}",) if len(images) > 1 and title else ()))
         modality, magnification = _instrument(image.get("metadata", {}))
-        frames.extend(Frame(one, stated, modality, magnification, notes) for one in samples)
+        voltage_kv = _voltage(image)
+        frames.extend(Frame(one, stated, modality, magnification, notes, voltage_kv) for one in samples)
     return frames
 
 
@@ -241,3 +244,21 @@ def _instrument(metadata: dict[str, Any]) -> tuple[str | None, float | None]:
         number = float(magnification) if isinstance(magnification, int | float) and magnification > 0 else None
         return str(values.get("acquisition_mode") or kind), number
     return None, None
+
+
+def _voltage(image: dict[str, Any]) -> float | None:
+    """Voltage in kV: as the reader gives it, or still among the file's own entries, with where they belong."""
+    for values in image.get("metadata", {}).get("Acquisition_instrument", {}).values():
+        if isinstance(values, dict) and (stated := sensible_kv(values.get("beam_energy"))) is not None:
+            return stated
+    for name, (place, convert) in image.get("mapping", {}).items():
+        if not place.endswith(".beam_energy"):
+            continue
+        value: Any = image.get("original_metadata", {})
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        # What it holds comes from the file, and may be anything.
+        with contextlib.suppress(Exception):
+            if (stated := sensible_kv(convert(value) if convert is not None else value)) is not None:
+                return stated
+    return None

@@ -17,6 +17,7 @@ from defectpipe.errors import MicrographError
 from defectpipe.io.micrographs.frames import Claim, Frame, check_claim
 from defectpipe.io.micrographs.paged import PagedImage, can_stay_in_file
 from defectpipe.io.micrographs.tiff_tags import stated_by_tags
+from defectpipe.io.micrographs.voltage import voltage_of_tiff
 
 _LARGE_TILE_PX = 2**24
 # tifffile logs these and goes on with the frames that are left.
@@ -47,6 +48,7 @@ def read_tiff(path: Path, max_pixels: int, in_file_above_px: int | None = None) 
     with _open(path) as tif:
         all_series = _checked_series(tif, path, max_pixels)
         tags = stated_by_tags(tif, path)
+        voltage_kv = voltage_of_tiff(tif, path)
         frames = []
         for index, series in all_series.items():
             stated = tags.of_series(index)
@@ -57,11 +59,13 @@ def read_tiff(path: Path, max_pixels: int, in_file_above_px: int | None = None) 
                 seen_notes = _as_seen(np.zeros((1, 1), page.dtype), page)[1]
                 for one in series.pages:
                     paged = PagedImage(path, one, _turned_round(page))
-                    frames.append(Frame(paged, stated, tags.modality, tags.magnification, (*notes, *seen_notes)))
+                    seen = (tags.modality, tags.magnification, (*notes, *seen_notes), voltage_kv)
+                    frames.append(Frame(paged, stated, *seen))
                 continue
             for samples in _frames_of(series):
                 samples, seen_notes = _as_seen(samples, page)
-                frames.append(Frame(samples, stated, tags.modality, tags.magnification, (*notes, *seen_notes)))
+                seen = (tags.modality, tags.magnification, (*notes, *seen_notes), voltage_kv)
+                frames.append(Frame(samples, stated, *seen))
     return frames
 
 
