@@ -22,7 +22,7 @@ from defectpipe.screening.tiles import TiledCropSource
 from defectpipe.settings import Settings
 
 # Raised when a stage's figures change, so that results of an older version are computed again.
-ANALYSIS_VERSION = {"candidates": 1, "screening": 1, "measurement": 1}
+ANALYSIS_VERSION = {"candidates": 1, "screening": 2, "measurement": 1}
 
 BOX_COLUMNS = ["x0_px", "y0_px", "x1_px", "y1_px"]
 # A loop whose box has more than this part in what is left out of the picture is not seen whole.

@@ -145,6 +145,28 @@ def test_screening_keeps_one_box_for_each_loop() -> None:
     assert none.boxes.shape == (0, 4)
 
 
+class Calliper:
+    """Measures the extent of what is bright in the crop, as a perfect network would."""
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        answers = np.full((len(crops), 5), 3.0, np.float32)
+        for crop, answer in zip(crops[..., 0], answers, strict=True):
+            rows, columns = (np.flatnonzero((crop > 0.6 * crop.max()).any(axis)) for axis in (1, 0))
+            side = crop.shape[0] / SMALL.context
+            for k, at in enumerate((columns, rows)):
+                answer[1 + k] = ((at[0] + at[-1]) / 2 - (crop.shape[0] - 1) / 2) / side
+                answer[3 + k] = np.log((at[-1] - at[0] + 1) / side)
+        return answers
+
+
+def test_the_second_look_turns_its_answers_back() -> None:
+    image = np.full((150, 210), 60, np.uint8)
+    image[70:80, 84:116] = 220
+    truth = np.array([83.5, 69.5, 115.5, 79.5])
+    [box] = screen(image, np.array([[80.0, 56, 112, 88]]), Calliper(), SMALL, ScreeningRecipe()).boxes
+    np.testing.assert_allclose(box, truth, atol=2.0)  # a pixel of the crop is about 3 px
+
+
 def test_scores_are_partly_relative_to_their_image() -> None:
     y, x = np.mgrid[:120, :180]
     image = (40 + 160 * np.exp(-0.5 * ((x - 60) ** 2 + (y - 50) ** 2) / 8**2)).astype(np.uint8)
