@@ -10,9 +10,9 @@ READY := $(VENV)/.ready
 run: setup
 	$(BIN)/luigi --module defectpipe RunAll $(ARGS)
 
-## everything that has to hold
+## everything that has to hold; a file of tests stays in one process, each process on one thread
 test: setup lint types arrows
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
 
 setup: $(READY)
 
