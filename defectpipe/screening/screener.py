@@ -24,6 +24,9 @@ _WEIGHT_OF_SECOND = 2.0
 # the loop alike, and the scales are in the middle of those that the network was trained on.
 _VIEWS = ((1, 1, False, 1.07), (-1, 1, True, 0.87), (1, -1, True, 1.13), (-1, -1, False, 0.93))
 _ANCHOR_LOOPS = 5
+# Boxes of the second look lie on this grid: OpenCV resamples on one of 1/32 px, where the last digit of a float32 would
+# otherwise decide between two neighbours.
+_PLACES_A_PX = 64
 
 
 class Network(Protocol):
@@ -140,7 +143,7 @@ def screen(
     kept = suppress(boxes, logits, recipe.first_overlap)
     kept = kept[_probability(logits[kept]) >= recipe.second_look_above]
     boxes, logits = boxes[kept], logits[kept]
-    boxes, second = _second_look(source, boxes, network, seen)
+    boxes, second = _second_look(source, np.rint(boxes * _PLACES_A_PX) / _PLACES_A_PX, network, seen)
     logits = (logits + _WEIGHT_OF_SECOND * second) / (1 + _WEIGHT_OF_SECOND)
     final = suppress(boxes, logits, recipe.max_overlap)
     relative = logits[final] - recipe.image_share * (anchor(logits[final]) - recipe.usual_anchor)
