@@ -129,6 +129,12 @@ class LoopModel:
         return float(self.card["box_spread"])
 
     @property
+    def focus_gate(self) -> dict[str, Any] | None:
+        """What was measured of its figures against the focus score (`training.focus_gate`); None: nothing."""
+        section = self.card.get("focus_gate")
+        return section if isinstance(section, dict) else None
+
+    @property
     def scan(self) -> ScanRecipe:
         """How images are scanned."""
         return ScanRecipe(**self.card["scan"])

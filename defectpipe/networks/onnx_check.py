@@ -7,7 +7,7 @@ intermediate result has a known and moderate size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,14 +34,14 @@ class NetworkShape:
     ----------
     kind : str
         What messages call it, such as "screener".
-    sample : sequence of int
-        Shape of one sample of its only input, without the batch axis.
+    inputs : mapping of str to sequence of int
+        Shape of one sample of each input, without the batch axis. A single input may have any name.
     n_answers : int
         Answers that it gives to a sample.
     batch : int
         Samples that it is given at once.
     takes : str
-        What it does not take, for the message where `sample` differs.
+        What it does not take, for the message where the inputs differ.
     operators : frozenset of str
         Operators that may be in it.
     check_weights : callable, optional
@@ -49,7 +49,7 @@ class NetworkShape:
     """
 
     kind: str
-    sample: Sequence[int]
+    inputs: Mapping[str, Sequence[int]]
     n_answers: int
     batch: int
     takes: str
@@ -135,13 +135,15 @@ def _texts(message: Any) -> Iterator[Any]:
 def _check_input(model: Any, wanted: NetworkShape) -> None:
     names = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in names]
-    shapes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inputs]
-    if (
-        len(inputs) != 1
-        or len(model.graph.output) != 1
-        or len(shapes[0]) != 1 + len(wanted.sample)
-        or shapes[0][1:] != list(wanted.sample)
-    ):
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
+        for value in inputs
+        if value.type.tensor_type.shape.dim
+    }
+    asked = {name: list(shape) for name, shape in wanted.inputs.items()}
+    if len(asked) == len(inputs) == 1:
+        asked = dict.fromkeys(shapes, next(iter(asked.values())))
+    if len(shapes) != len(inputs) or len(model.graph.output) != 1 or shapes != asked:
         raise ValueError(f"it does not take {wanted.takes}: the card and the network do not belong together")
 
 

@@ -34,7 +34,7 @@ def check_onnx(data: bytes, name: str, recipe: ScreenerRecipe | int, batch: int)
     crop_px = recipe if isinstance(recipe, int) else recipe.crop_px
     weights = partial(_check_weights, recipe=recipe) if isinstance(recipe, ScreenerRecipe) else None
     shape = NetworkShape(
-        "screener", (crop_px, crop_px, 1), ANSWERS, batch, f"crops of {crop_px} px", check_weights=weights
+        "screener", {"crops": (crop_px, crop_px, 1)}, ANSWERS, batch, f"crops of {crop_px} px", check_weights=weights
     )
     check_network(data, name, shape)
 

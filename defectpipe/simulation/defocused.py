@@ -57,7 +57,7 @@ def noise_spectrum(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Spectrum of an image's noise: the image's own from a quarter of a cycle per px on, continued below.
 
     Below, the logarithm goes on as a parabola in frequency, as that of noise smoothed by a resampling or a detector
-    does (not above four times its value at a quarter cycle). Each frequency is the median over tiles, which a few edges and black corners do not move.
+    does (not above four times its value at a quarter cycle). Each frequency is the median over tiles.
 
     Parameters
     ----------
