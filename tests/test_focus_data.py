@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 from defectpipe.simulation.sem.presets import PRESETS
@@ -64,3 +67,20 @@ def test_a_specimen_is_on_one_side_of_the_split():
     kept, held = split_by_specimen(twice, 0.25, 0)
     assert len(held) == 6
     assert not {tuple(s) for s in twice.specimen[kept]} & {tuple(s) for s in twice.specimen[held]}
+
+
+def test_the_frozen_test_set_is_still_the_same():
+    manifest = json.loads((Path(__file__).parents[1] / "benchmarks" / "focus-test.json").read_text())
+    dataset, preset = DATASETS["new"], PRESETS[DATASETS["new"].preset]
+    assert (manifest["preset"], manifest["seed"], manifest["n"]) == (
+        dataset.preset,
+        dataset.test_seed,
+        dataset.n_test,
+    )
+    assert manifest["settings_sha256"] == preset.sha256()
+    samples = simulate_focus_samples(dataset.preset, dataset.test_seed, len(manifest["first_images"]))
+    for i, first in enumerate(manifest["first_images"]):
+        assert (first["sample"], first["magnification"]) == (samples.kind[i], samples.magnification[i])
+        assert abs(first["score"] - samples.score[i]) < 1e-4
+        # another processor may round a grey value otherwise
+        assert abs(first["mean_grey"] - samples.pixels[i].mean()) < 0.05

@@ -15,6 +15,9 @@ from defectpipe.focus.training import FocusRecipe, fit_focus
 from defectpipe.simulation.acquisition import Acquisition, blur
 from defectpipe.training.focus_model import FOCUS_ONNX, train_focus
 
+# Keras copies variables the old way
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
 
 def _textures(n, shape=(80, 96), seed=0):
     """Random textures blurred by 0.6 to 4 px, with noise, and a score that says by how much."""
