@@ -172,6 +172,12 @@ def _assess(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         facts.append(
             {
                 "frame": m.frame,
+                "height_px": m.shape[0],
+                "width_px": m.shape[1],
+                "pixel_size_nm": m.pixel_size_nm,
+                "pixel_size_source": m.calibration.source if m.calibration else "",
+                "magnification": m.magnification,
+                "modality": m.modality or "",
                 "focus_score": found.score,
                 "focus_score_std": found.score_std,
                 "focus_blur_px": found.blur_px,
