@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from defectpipe.errors import ModelError
+from defectpipe.focus.model import FocusModel
+from defectpipe.model import find_model
 from defectpipe.settings import Settings
 from defectpipe.statistics.distributions import grouped_interval, ratio, sum_by_group
+from defectpipe.training.degraded import IMAGES_PER_FOLD, choose_images, degraded_runs
+from defectpipe.training.figures import HeldOut
+from defectpipe.training.workspace import PartJob
 
 GRID = np.round(np.arange(1.0, 10.01, 0.25), 2)
 # F1 is lost where it falls below this share of its plateau.
@@ -16,6 +23,53 @@ KEPT_SHARE = 0.9
 # Of fewer images, or labels in them, no curve is worth its name.
 LEAST_IMAGES, LEAST_LABELS = 8, 50
 _MIN_LEVELS = 3
+
+
+def measure_focus_gate(
+    parts: Sequence[PartJob],
+    held_out: HeldOut,
+    thresholds: Mapping[int, float],
+    box_scales: Mapping[int, float],
+    n_jobs: int,
+    per_fold: int = IMAGES_PER_FOLD,
+) -> tuple[dict[str, Any] | None, pd.DataFrame | None]:
+    """The gate of a model from its parts, and the runs behind it.
+
+    Parameters
+    ----------
+    parts : sequence of PartJob
+        Trained, one for each fold; their recipe names the focus model.
+    held_out, thresholds, box_scales, n_jobs, per_fold
+        See `degraded.degraded_runs`.
+
+    Returns
+    -------
+    gate : dict or None
+        See `focus_gate`; None without a focus model.
+    degraded : DataFrame or None
+        None where it could not be measured.
+    """
+    name = parts[0].recipe.focus_model
+    if name == "none":
+        return None, None
+    try:
+        focus = FocusModel.load(find_model(name))
+    except ModelError:
+        return None, None
+    chosen = [i for part in parts for i in choose_images(part.held_out_images, held_out.groups, per_fold, part.seed)]
+    if problem := _too_few(len(chosen), sum(len(held_out.labels[image.image]) for image in chosen)):
+        return {"focus_model": {"name": focus.name, "sha256": focus.sha256}, "skipped": problem}, None
+    degraded = degraded_runs(parts, held_out, thresholds, box_scales, focus, n_jobs, per_fold)
+    return focus_gate(degraded, focus.name, focus.sha256), degraded
+
+
+def _too_few(n_images: int, n_labels: int) -> str:
+    if n_images >= LEAST_IMAGES and n_labels >= LEAST_LABELS:
+        return ""
+    return (
+        f"{n_images} held-out images with {n_labels} labels are too few: "
+        f"at least {LEAST_IMAGES} with {LEAST_LABELS} are needed"
+    )
 
 
 def focus_gate(degraded: pd.DataFrame, focus_name: str, focus_sha256: str) -> dict[str, Any]:
@@ -44,11 +98,8 @@ def focus_gate(degraded: pd.DataFrame, focus_name: str, focus_sha256: str) -> di
     steps = usable.groupby("image")["focus_score"].nunique()
     usable = usable[usable["image"].isin(steps.index[steps >= _MIN_LEVELS])]
     first = usable.drop_duplicates("image")
-    if len(first) < LEAST_IMAGES or first["n_labels"].sum() < LEAST_LABELS:
-        return out | {
-            "skipped": f"{len(first)} held-out images with {int(first['n_labels'].sum())} labels are too few: "
-            f"at least {LEAST_IMAGES} with {LEAST_LABELS} are needed"
-        }
+    if problem := _too_few(len(first), int(first["n_labels"].sum())):
+        return out | {"skipped": problem}
     sums = _sums_by_group(usable)
     f1 = _f1(sums.sum(0))
     plateau = float(np.nanmax(f1))
