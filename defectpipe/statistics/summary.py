@@ -52,7 +52,9 @@ def pooled_summary(
         ``interval``. None where undefined.
     """
     status = images["status"].astype(str)
-    rejected = (status != "failed") & (images["focus_gate"].astype(str) == "reject")
+    rejected = pd.Series(False, index=images.index)
+    if "focus_gate" in images:
+        rejected = (status != "failed") & (images["focus_gate"].astype(str) == "reject")
     good = images[(status != "failed") & ~rejected].sort_values(["image", "frame"], kind="stable")
     names = good["image"].astype(str).to_numpy()
     group_of = {name: name if groups is None else groups.get(name, name) for name in names}
