@@ -93,10 +93,24 @@ def check_card(card: dict[str, Any], path: Path) -> None:
     for name, allowed in (("box_convention", CONVENTIONS), ("polarity", _POLARITIES)):
         if _value(card, name, path) not in allowed:
             raise ModelError(f"{path}: '{name}' is none of {', '.join(allowed)}.")
+    _check_focus_gate(card.get("focus_gate"), path)
     for section in ("scan", "screener", "screening"):
         known = {name.partition(".")[2] for name in _RANGES if name.startswith(f"{section}.")} | {"widths"}
         if unknown := sorted(set(card[section]) - known):
             raise ModelError(f"{path}: '{section}.{unknown[0][:60]}' is unknown to this version of the program.")
+
+
+def _check_focus_gate(gate: Any, path: Path) -> None:
+    if gate is None:
+        return
+    focus = gate.get("focus_model") if isinstance(gate, dict) else None
+    if not isinstance(focus, dict) or not all(isinstance(focus.get(key), str) for key in ("name", "sha256")):
+        raise ModelError(f"{path}: 'focus_gate' does not name its focus model and that one's hash.")
+    if "ok_from" in gate or "reject_below" in gate:
+        for name in ("ok_from", "reject_below"):
+            _check_number(path, f"focus_gate.{name}", gate.get(name), 0.0, 10.0)
+        if gate["reject_below"] > gate["ok_from"]:
+            raise ModelError(f"{path}: 'focus_gate.reject_below' is above 'focus_gate.ok_from'.")
 
 
 def _value(card: dict[str, Any], name: str, path: Path) -> Any:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from defectpipe.card_check import check_card, read_card
+from defectpipe.card_check import check_card
 from defectpipe.detection.cascade import Cascade
 from defectpipe.detection.opencv_xml import MAX_XML_BYTES, read_cascade
 from defectpipe.detection.scan import ScanRecipe
 from defectpipe.errors import ModelError
+from defectpipe.model_files import CARD, ModelFolder, file_sha256
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.onnx_check import MAX_ONNX_BYTES, check_onnx
 from defectpipe.screening.screener import BATCH, OnnxNetwork, ScreeningRecipe
 
-CARD, CASCADE, WEIGHTS, ONNX = "card.json", "cascade.xml", "screener.weights.h5", "screener.onnx"
+__all__ = ["CARD", "CASCADE", "FILES", "ONNX", "WEIGHTS", "LoopModel", "file_sha256", "find_model"]
+
+CASCADE, WEIGHTS, ONNX = "cascade.xml", "screener.weights.h5", "screener.onnx"
 FILES = (CASCADE, WEIGHTS, ONNX)
 # A run opens the cascade and the ONNX file only; the weights are hashed.
 MAX_BYTES = {CASCADE: MAX_XML_BYTES, WEIGHTS: 2**28, ONNX: MAX_ONNX_BYTES}
@@ -44,11 +46,13 @@ class LoopModel:
         Contents of ``card.json``: data, source, licence, conventions, recipes, figures, hashes.
     sha256 : str
         Hash over all its files.
+    files : ModelFolder
     """
 
     path: Path
     card: dict[str, Any]
     sha256: str
+    files: ModelFolder
 
     @classmethod
     def load(cls, path: Path) -> LoopModel:
@@ -59,46 +63,13 @@ class LoopModel:
         ModelError
             A file is missing, is not the one that the card describes, or holds what no screener or cascade does.
         """
-        path = Path(path)
-        text, card = read_card(path / CARD)
-        total = hashlib.sha256(text)
-        model = cls(path, card, "")
-        for name in FILES:
-            total.update(model._digest(name).encode())
-        check_card(card, path / CARD)
-        model = replace(model, sha256=total.hexdigest())
+        files = ModelFolder.open(path, MAX_BYTES)
+        check_card(files.card, files.path / CARD)
+        model = cls(files.path, files.card, files.sha256, files)
         # Here, and not with the first image: a model that cannot be used stops a run before it computes anything.
         _ = model.cascade
-        check_onnx(model._content(ONNX), str(path / ONNX), model.seen, BATCH)
+        check_onnx(files.content(ONNX), str(files.path / ONNX), model.seen, BATCH)
         return model
-
-    def _digest(self, name: str, data: bytes | None = None) -> str:
-        """Hash of one of the files, which must be the card's."""
-        place = self.path / name
-        try:
-            # A pipe or a device would never end.
-            if not place.is_file():
-                raise ModelError(f"{self.path}: {name} is missing.")
-            if data is None and place.stat().st_size > MAX_BYTES[name]:
-                raise ModelError(f"{place}: larger than {MAX_BYTES[name] >> 20} MiB, which no model needs.")
-            digest = file_sha256(place) if data is None else hashlib.sha256(data).hexdigest()
-        except OSError as error:
-            raise ModelError(f"{self.path}: {name} is missing ({error}).") from error
-        if digest != self.card["sha256"].get(name):
-            raise ModelError(
-                f"{self.path}: {name} is not the file that {CARD} describes; restore the model or train it again."
-            )
-        return digest
-
-    def _content(self, name: str) -> bytes:
-        """One of the files: what is used is what was hashed, even if the file was changed since `load`."""
-        try:
-            with (self.path / name).open("rb") as file:
-                data = file.read(MAX_BYTES[name] + 1)
-        except OSError as error:
-            raise ModelError(f"{self.path}: {name} is missing ({error}).") from error
-        self._digest(name, data)
-        return data
 
     def decisive(self, stage: str) -> dict[str, Any]:
         """What of it decides the results of a stage: hashes of files, and fields of the card; plain JSON values.
@@ -158,6 +129,12 @@ class LoopModel:
         return float(self.card["box_spread"])
 
     @property
+    def focus_gate(self) -> dict[str, Any] | None:
+        """What was measured of its figures against the focus score (`training.focus_gate`); None: nothing."""
+        section = self.card.get("focus_gate")
+        return section if isinstance(section, dict) else None
+
+    @property
     def scan(self) -> ScanRecipe:
         """How images are scanned."""
         return ScanRecipe(**self.card["scan"])
@@ -175,12 +152,12 @@ class LoopModel:
     @cached_property
     def cascade(self) -> Cascade:
         """The cascade, read from XML."""
-        return read_cascade(self.path / CASCADE, self._content(CASCADE))
+        return read_cascade(self.path / CASCADE, self.files.content(CASCADE))
 
     @cached_property
     def network(self) -> OnnxNetwork:
         """The screener, in ONNX Runtime."""
-        return OnnxNetwork(self.path / ONNX, self.seen, self._content(ONNX))
+        return OnnxNetwork(self.path / ONNX, self.seen, self.files.content(ONNX))
 
 
 def find_model(name_or_path: str, extra: Sequence[Path] = ()) -> Path:
@@ -202,9 +179,3 @@ def find_model(name_or_path: str, extra: Sequence[Path] = ()) -> Path:
                 return (place / name_or_path).resolve()
     known = sorted({card.parent.name for place in places for card in place.glob(f"*/{CARD}")})
     raise ModelError(f"There is no model '{name_or_path}'; known here: {', '.join(known) or 'none'}. A path works too.")
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

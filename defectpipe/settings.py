@@ -77,6 +77,20 @@ class MeasurementSettings:
 
 
 @dataclass(frozen=True)
+class FocusSettings:
+    """The focus score.
+
+    Parameters
+    ----------
+    model : str
+        ``auto``: the focus model that the loop model's card names; ``none``: focus is not assessed; else a focus model
+        by name or path, whose scores have no gate where the loop model's gate was measured with another.
+    """
+
+    model: str = "auto"
+
+
+@dataclass(frozen=True)
 class StatisticsSettings:
     """Intervals and scores."""
 
@@ -114,6 +128,7 @@ class Settings:
     screening: ScreeningSettings = field(default_factory=ScreeningSettings)
     measurement: MeasurementSettings = field(default_factory=MeasurementSettings)
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    focus: FocusSettings = field(default_factory=FocusSettings)
     labels: LabelSettings = field(default_factory=LabelSettings)
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from defectpipe.errors import DefectpipeError
 from defectpipe.io.files import NO_ROOM
 from tasks.engine import ENGINES
 from tasks.logs import set_up_terminal
-from tasks.options import DEFAULT_MODEL, resolve_options
+from tasks.options import DEFAULT_MODEL, RunOptions, resolve_options
 from tasks.session import NO_WRITING, Session, begin, session_of, unwritable
 
 Task = TypeVar("Task", bound="FolderTask")
@@ -97,11 +97,15 @@ class FolderTask(luigi.Task):
         """A required task: with this task's parameters, and its session."""
         return self.clone(task, session_key=self._current_session().key, **changes)
 
+    def options(self) -> RunOptions:
+        """The run's parameters, checked."""
+        return resolve_options(**{name: getattr(self, name) for name in _RUN_PARAMETERS})
+
     def _begin(self) -> None:
         set_up_terminal(self.verbose)
         self._refusal = None
         try:
-            self._session = begin(resolve_options(**{name: getattr(self, name) for name in _RUN_PARAMETERS}))
+            self._session = begin(self.options())
         except DefectpipeError as error:
             self._refusal = error
 

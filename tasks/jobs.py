@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from defectpipe.errors import DefectpipeError, ModelError
 from defectpipe.io.files import NO_ROOM
 from defectpipe.settings import Settings
-from tasks.plan import BEFORE, Plan, ResultFiles
+from tasks.plan import BEFORE, FOCUS, Plan, ResultFiles
 from tasks.stamps import Inputs, Stamp, read_stamp, write_stamp
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from defectpipe.focus.model import FocusModel
     from defectpipe.io.folder import ImageFile
     from defectpipe.micrograph import Micrograph
     from defectpipe.model import LoopModel
@@ -54,12 +55,13 @@ def make_job(plan: Plan, stage: str, image: str) -> StageJob:
     """The job of one stage for one image of the plan."""
     above = BEFORE.get(stage)
     pixel_size = plan.pixel_size_of(image)
+    model = plan.model if stage != FOCUS or plan.focus is None else plan.focus
     return StageJob(
         stage=stage,
         image=image,
         file=plan.images[image],
-        model=plan.model.path,
-        model_sha256=plan.model.sha256,
+        model=model.path,
+        model_sha256=model.sha256,
         settings=plan.settings,
         pixel_size=None if pixel_size is None else (pixel_size[0], pixel_size[1]),
         inputs=plan.inputs(stage, image),
@@ -128,6 +130,8 @@ def read_frames(job: StageJob) -> list[Micrograph]:
 
 
 def _compute(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    if job.stage == FOCUS:
+        return _assess(job)
     import pandas as pd
 
     from defectpipe.io.tables import read_parquet
@@ -147,8 +151,53 @@ def _prepare(job: StageJob) -> None:
     """Load code and model, so that the first image of a process does not seem slower than the others."""
     from defectpipe.io import micrographs, tables  # noqa: F401
 
+    if job.stage == FOCUS:
+        _focus_model(job.model, job.model_sha256)
+        return
     _stage_function(job.stage)
     _model(job.model, job.model_sha256)
+
+
+def _assess(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """The focus of each frame: a table of its tiles, and the score with what belongs to it."""
+    import pandas as pd
+
+    from defectpipe.focus.assessment import assess_focus
+
+    tables, facts = [], []
+    for m in read_frames(job):
+        found = assess_focus(m, _focus_model(job.model, job.model_sha256))
+        boxes = {name: found.tile_boxes[:, k] for k, name in enumerate(("x0_px", "y0_px", "x1_px", "y1_px"))}
+        tables.append(pd.DataFrame({"frame": m.frame, **boxes, "focus_score": found.tiles.ravel()}))
+        facts.append(
+            {
+                "frame": m.frame,
+                "height_px": m.shape[0],
+                "width_px": m.shape[1],
+                "pixel_size_nm": m.pixel_size_nm,
+                "pixel_size_source": m.calibration.source if m.calibration else "",
+                "magnification": m.magnification,
+                "modality": m.modality or "",
+                "focus_score": found.score,
+                "focus_score_std": found.score_std,
+                "focus_blur_px": found.blur_px,
+                "focus_blur_nm": found.blur_nm,
+                "focus_state": found.state,
+                "focus_reason": found.reason,
+            }
+        )
+    return pd.concat(tables, ignore_index=True), facts
+
+
+@lru_cache(maxsize=1)
+def _focus_model(path: Path, sha256: str) -> FocusModel:
+    """As `_model`."""
+    from defectpipe.focus.model import FocusModel
+
+    model = FocusModel.load(path)
+    if model.sha256 != sha256:
+        raise ModelError(f"{path}: the model was changed while the run was at work; start the run again.")
+    return model
 
 
 def _stage_function(stage: str) -> Callable[..., pd.DataFrame]:

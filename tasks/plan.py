@@ -16,10 +16,12 @@ from tasks.hashes import HashMemory
 from tasks.stamps import Inputs, digest
 
 if TYPE_CHECKING:
+    from defectpipe.focus.gate import FocusGate
     from defectpipe.io.folder import ImageFile
     from tasks.options import RunOptions
 
 STAGES = ("candidates", "screening", "measurement")
+FOCUS = "focus"
 # The stage whose results each takes.
 BEFORE = {
     "screening": "candidates",
@@ -45,11 +47,22 @@ class ModelInfo:
     uses_pixel_size: bool
     decisive: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     threshold: float | None = None
+    focus_gate: Mapping[str, Any] | None = None
 
     @property
     def shown_name(self) -> str:
         """Its folder as people know it, such as ``models/NAME``."""
         return "/".join(self.path.parts[-2:])
+
+
+@dataclass(frozen=True)
+class FocusInfo:
+    """The focus model of a run, and what its scores mean for the loop model; no gate: that was not measured."""
+
+    path: Path
+    name: str
+    sha256: str
+    gate: FocusGate | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +90,8 @@ class Plan:
     settings : Settings
     corrections_dir : Path or None
         None where nobody has corrected anything.
+    focus : FocusInfo or None
+        None where focus is not assessed.
     """
 
     output_dir: Path
@@ -91,6 +106,7 @@ class Plan:
     model: ModelInfo
     settings: Settings
     corrections_dir: Path | None = None
+    focus: FocusInfo | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -120,6 +136,8 @@ class Plan:
 
     def inputs(self, stage: str, image: str) -> Inputs:
         """What the result of one stage for one image depends on."""
+        if stage == FOCUS:
+            return self._focus_inputs(image)
         from defectpipe.analysis import ANALYSIS_VERSION
 
         parts: dict[str, Any] = {"stage": stage, "algorithm": ANALYSIS_VERSION[stage]}
@@ -140,6 +158,25 @@ class Plan:
             raise ValueError(f"no stage {stage!r}")
         parts |= {f"{MODEL_PART}{name}": value for name, value in self.model.decisive[stage].items()}
         return Inputs(parts, {"pixel size": pixel_size})
+
+    def _focus_inputs(self, image: str) -> Inputs:
+        from defectpipe.focus.assessment import FOCUS_VERSION
+
+        assert self.focus is not None
+        pixel_size = self.pixel_size_of(image)
+        parts: dict[str, Any] = {"stage": FOCUS, "algorithm": FOCUS_VERSION, "image": self.hashes[image]}
+        parts |= self.settings_of("reading") | {"pixel size": pixel_size, "focus model": self.focus.sha256}
+        if image in self.companion_hashes:
+            parts["file beside the image"] = self.companion_hashes[image]
+        return Inputs(parts, {"pixel size": pixel_size})
+
+    def focus_parts(self, shard: int) -> dict[str, Any]:
+        """What the tables of one part of the folder depend on besides its loops: the focus scores, and their gate."""
+        if self.focus is None:
+            return {}
+        scores = digest({image: self.inputs(FOCUS, image).fingerprint for image in self.shards[shard]})
+        gate = self.focus.gate
+        return {"focus": scores, "focus gate": None if gate is None else dataclasses.asdict(gate)}
 
     def pixel_size_of(self, image: str) -> list[Any] | None:
         """The pixel size given beside the image's own metadata, with its source; None where none is."""
@@ -179,6 +216,7 @@ def make_plan(options: RunOptions, threads: int) -> Plan:
     wanted = {file.path for file in files.values()} | {p for paths in belonging.values() for p in paths}
     memory = HashMemory(options.output_dir / STATE_FOLDER / "hashes.json", options.verify)
     known = memory.hash_files(sorted(wanted | set(labels.values())), threads)
+    model = find_model_info(options.model)
     return Plan(
         output_dir=options.output_dir,
         images=files,
@@ -191,9 +229,10 @@ def make_plan(options: RunOptions, threads: int) -> Plan:
         label_format=options.label_format,
         pixel_sizes=read_pixel_sizes(options.input_dir, files),
         pixel_size_nm=options.pixel_size_nm,
-        model=find_model_info(options.model),
+        model=model,
         settings=options.settings,
         corrections_dir=options.corrections_dir if _holds_files(options.corrections_dir) else None,
+        focus=find_focus_info(options.settings.focus.model, model),
     )
 
 
@@ -205,7 +244,38 @@ def find_model_info(name: str) -> ModelInfo:
     model = LoopModel.load(path)
     uses_pixel_size = model.working_pixel_size_nm is not None
     decisive = {stage: model.decisive(stage) for stage in STAGES}
-    return ModelInfo(path, model.name, model.sha256, model.box_convention, uses_pixel_size, decisive, model.threshold)
+    return ModelInfo(
+        path,
+        model.name,
+        model.sha256,
+        model.box_convention,
+        uses_pixel_size,
+        decisive,
+        model.threshold,
+        model.focus_gate,
+    )
+
+
+def find_focus_info(wanted: str, model: ModelInfo) -> FocusInfo | None:
+    """The focus model that a setting asks for (see `FocusSettings`), with the loop model's gate if that is of it.
+
+    Raises
+    ------
+    ModelError
+        There is no such model.
+    """
+    if wanted == "none" or (wanted == "auto" and model.focus_gate is None):
+        return None
+    from defectpipe.focus.gate import FocusGate
+    from defectpipe.focus.model import FocusModel
+    from defectpipe.model import find_model
+
+    name = model.focus_gate["focus_model"]["name"] if wanted == "auto" and model.focus_gate else wanted
+    # A model trained beside its focus model finds it there.
+    path = find_model(name, [Path.cwd() / "models", model.path.parent])
+    focus = FocusModel.load(path)
+    gate = FocusGate.of_card({"focus_gate": model.focus_gate}, focus.sha256)
+    return FocusInfo(path, focus.name, focus.sha256, gate)
 
 
 def _companions(path: Path) -> list[Path]:

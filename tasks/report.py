@@ -108,7 +108,7 @@ def collect(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> Repo
     frames: dict[str, list[int]] = defaultdict(list)
     for need in chosen:
         frames[names[images["image"].iloc[need.row]]].append(int(images["frame"].iloc[need.row]))
-    _make_pictures(session, frames)
+    make_pictures(session, frames)
     n_frames = images.groupby("image").size()
     gallery = []
     for need in chosen:
@@ -156,7 +156,8 @@ def draw_pictures(job: PictureJob) -> Outcome:
     return Outcome()
 
 
-def _make_pictures(session: Session, frames: dict[str, list[int]]) -> None:
+def make_pictures(session: Session, frames: dict[str, list[int]]) -> None:
+    """Small pictures of these frames, where they are not there yet."""
     plan, jobs = session.plan, []
     for image, wanted in frames.items():
         result = plan.result("pictures", image)

@@ -11,6 +11,7 @@ from tasks.base import FolderTask
 from tasks.engine import WorkerLostError
 from tasks.jobs import Outcome, StageJob, fail, make_job, run_job
 from tasks.logs import logger
+from tasks.plan import FOCUS
 from tasks.session import Session
 from tasks.stamps import stale_because
 
@@ -24,12 +25,15 @@ class ShardTask(FolderTask):
     requirement: ClassVar[type[ShardTask] | None] = None
     bar: ClassVar[str]
     takes_corrections: ClassVar[bool] = False
+    takes_focus: ClassVar[bool] = False
 
     def needs(self, session: Session) -> list[luigi.Task]:
         """The stage before, for the same images."""
         if self.shard == ALL_SHARDS:
             return [self.child(type(self), shard=i) for i in range(len(session.plan.shards))]
         before: list[luigi.Task] = [] if self.requirement is None else [self.child(self.requirement)]
+        if self.takes_focus and session.plan.focus is not None:
+            before.append(self.child(ScoreFocus))
         if self.takes_corrections and session.plan.corrections_dir is not None:
             from tasks.corrections import CorrectLoops
 
@@ -102,6 +106,13 @@ class MeasureLoops(StageTask):
     bar = "measurement"
     requirement = ScreenLoops
     priority = 20
+
+
+class ScoreFocus(StageTask):
+    """How sharp each image is; the loops do not wait for it."""
+
+    bar = FOCUS
+    priority = 50
 
 
 def stale_images(session: Session, stage: str, images: Iterable[str]) -> Iterator[tuple[str, str]]:

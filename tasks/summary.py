@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import defectpipe
 from tasks.agreement import read_evaluation
 from tasks.corrections import read_corrections
-from tasks.plan import STAGES, Plan
+from tasks.plan import FOCUS, STAGES, Plan
 from tasks.session import Session
 from tasks.stamps import read_stamp
 
@@ -64,6 +64,7 @@ def found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> dic
 def program_versions() -> dict[str, str]:
     """Versions of the program, of what it computes with, and of its algorithms."""
     from defectpipe.analysis import ANALYSIS_VERSION
+    from defectpipe.focus.assessment import FOCUS_VERSION
 
     versions = {"defectpipe": defectpipe.__version__, "python": platform.python_version()}
     for name in _NAMED_VERSIONS:
@@ -71,6 +72,7 @@ def program_versions() -> dict[str, str]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    versions["algorithm: focus"] = str(FOCUS_VERSION)
     return versions | {f"algorithm: {stage}": str(version) for stage, version in ANALYSIS_VERSION.items()}
 
 
@@ -87,6 +89,7 @@ def remarks(session: Session, summary: dict[str, Any]) -> list[str]:
     if labels.get("unlabelled_images"):
         lines.append(f"images without labels, not scored: {_listed(labels['unlabelled_images'])}")
     lines += _correction_lines(summary)
+    lines += _focus_lines(summary)
     seconds = summary["time"]["seconds_per_image"]
     if seconds is not None:
         human = session.plan.settings.statistics.human_seconds_per_image
@@ -134,6 +137,8 @@ def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
         "grey_range": _grey_ranges(plan),
         "without_pixel_size": sorted(set(good["image"][good["pixel_size_nm"].isna()])),
     }
+    if plan.focus is not None:
+        found["focus"] = _focus(plan, good)
     if plan.labels_dir is not None:
         evaluation = read_evaluation(plan)
         found["labels"] = evaluation["labels"]
@@ -157,6 +162,51 @@ def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
         },
         "versions": program_versions(),
     }
+
+
+def _focus(plan: Plan, good: pd.DataFrame) -> dict[str, Any]:
+    """The focus model and its gate, how many images it let through, and which it left out of the pooled figures."""
+    assert plan.focus is not None
+    gate = plan.focus.gate
+    judged = good["focus_gate"].fillna("").astype(str)
+    rejected = good[judged == "reject"]
+    scores = good["focus_score"].dropna()
+    return {
+        "model": plan.focus.name,
+        "sha256": plan.focus.sha256,
+        "reject_below": None if gate is None else gate.reject_below,
+        "ok_from": None if gate is None else gate.ok_from,
+        "no_gate_because": "" if gate is not None else _no_gate(plan),
+        "median_score": float(scores.median()) if len(scores) else None,
+        **{f"n_{name}": int((judged == name).sum()) for name in ("ok", "review", "reject")},
+        "n_not_calibrated": int((good["focus_state"] == "not_calibrated").sum()),
+        "rejected": [
+            f"{image}, frame {frame}" if frame else str(image)
+            for image, frame in zip(rejected["image"], rejected["frame"], strict=True)
+        ],
+    }
+
+
+def _no_gate(plan: Plan) -> str:
+    section = plan.model.focus_gate
+    if section is None:
+        return "the loop model's card has none"
+    return str(section.get("skipped", "the loop model's gate was measured with another focus model"))
+
+
+def _focus_lines(summary: dict[str, Any]) -> list[str]:
+    found = summary.get("focus")
+    if found is None:
+        return []
+    if found["median_score"] is None:
+        return ["focus: no image could be scored"]
+    line = f"focus: median score {found['median_score']:.1f} of 10"
+    if found["ok_from"] is None:
+        return [f"{line}; no gate: {found['no_gate_because']}"]
+    lines = [f"{line}; {found['n_ok']} ok, {found['n_review']} to review, {found['n_reject']} rejected"]
+    if found["rejected"]:
+        lines.append(f"out of focus, so left out of the pooled figures: {_listed(found['rejected'])}")
+    return lines
 
 
 def _size_line(pooled: dict[str, Any]) -> str:
@@ -238,6 +288,7 @@ def _grey_ranges(plan: Plan) -> dict[str, list[list[float] | None]]:
 
 def _seconds_of(plan: Plan, image: str) -> float | None:
     """Seconds that the stages took, reading and writing included; None for a failed image."""
-    stamps = [read_stamp(plan.result(stage, image).stamp) for stage in STAGES]
+    stages = STAGES if plan.focus is None else (*STAGES, FOCUS)
+    stamps = [read_stamp(plan.result(stage, image).stamp) for stage in stages]
     known = [stamp for stamp in stamps if stamp is not None and not stamp.failed]
-    return sum(stamp.seconds for stamp in known) if len(known) == len(STAGES) else None
+    return sum(stamp.seconds for stamp in known) if len(known) == len(stages) else None

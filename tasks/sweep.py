@@ -7,7 +7,7 @@ from tasks.corrections import read_corrections
 from tasks.exports import export_stamp, folder_stamp
 from tasks.logs import logger
 from tasks.overlays import overlay_stamp, remove_pictures
-from tasks.plan import STAGES, Plan
+from tasks.plan import FOCUS, STAGES, Plan
 from tasks.stamps import read_stamp
 from tasks.tables import shard_tables
 
@@ -20,16 +20,17 @@ def sweep(plan: Plan) -> None:
     keep = {folder_stamp(plan)} | {
         path for i in range(len(plan.shards)) for path in vars(shard_tables(plan, i)).values()
     }
+    stages = STAGES if plan.focus is None else (*STAGES, FOCUS)
     for image in plan.images:
         keep |= {overlay_stamp(plan, image), export_stamp(plan, image)}
-        for stage in (*STAGES, "pictures"):
+        for stage in (*stages, "pictures"):
             keep |= set(vars(plan.result(stage, image)).values())
     gone = set()
     corrections = read_corrections(plan)
     for image in corrections.tables if corrections is not None else ():
         keep |= set(vars(plan.result(CORRECTION, image)).values())
     listed_below = {"overlays": plan.output_dir / "overlays", "exports": plan.output_dir}
-    for name in (*STAGES, CORRECTION, "overlays", "exports", "pictures", "tables"):
+    for name in (*STAGES, FOCUS, CORRECTION, "overlays", "exports", "pictures", "tables"):
         for path in sorted((plan.state_dir / name).rglob("*")):
             if path.is_file() and path not in keep:
                 stamp = read_stamp(path) if name in listed_below else None

@@ -12,7 +12,7 @@ import luigi
 from defectpipe.settings import Settings
 from tasks.base import FolderTask
 from tasks.corrections import awaits_corrections, loops_result, read_corrections, shard_parts
-from tasks.plan import Plan, ResultFiles
+from tasks.plan import FOCUS, Plan, ResultFiles
 from tasks.session import Session
 from tasks.stages import MeasureLoops, ShardTask
 from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, read_stamp, stale_because, write_stamp
@@ -20,7 +20,9 @@ from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, read_stamp, st
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES_VERSION = 3
+    from defectpipe.focus.gate import FocusGate
+
+TABLES_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class ShardTables:
 class CollectJob:
     """Everything that a process needs to make the tables of one part of the folder."""
 
-    images: Sequence[tuple[str, str, ResultFiles, str]]
+    images: Sequence[tuple[str, str, ResultFiles, str, ResultFiles | None]]
+    gate: FocusGate | None
     settings: Settings
     inputs: Inputs
     tables: ShardTables
@@ -49,6 +52,7 @@ class ComputeStatistics(ShardTask):
     bar = "statistics"
     priority = 10
     takes_corrections = True
+    takes_focus = True
 
     def stale(self, session: Session) -> dict[str, str]:
         """All images of this part, if anything of it changed: the statistics are cheap."""
@@ -123,10 +127,18 @@ def make_collect_job(plan: Plan, shard: int) -> CollectJob:
     """The job that makes the tables of one part."""
     corrections = read_corrections(plan)
     refused = {} if corrections is None else corrections.refused
+    focus = None if plan.focus is None else plan.focus.gate
     images = [
-        (image, plan.hashes[image], loops_result(plan, image), refused.get(image, "")) for image in plan.shards[shard]
+        (
+            image,
+            plan.hashes[image],
+            loops_result(plan, image),
+            refused.get(image, ""),
+            None if plan.focus is None else plan.result(FOCUS, image),
+        )
+        for image in plan.shards[shard]
     ]
-    return CollectJob(images, plan.settings, _inputs(plan, shard), shard_tables(plan, shard))
+    return CollectJob(images, focus, plan.settings, _inputs(plan, shard), shard_tables(plan, shard))
 
 
 def collect(job: CollectJob) -> None:
@@ -138,7 +150,7 @@ def collect(job: CollectJob) -> None:
 
     rows: list[dict[str, Any]] = []
     found = [loops_table()]
-    for image, sha256, result, doubt in job.images:
+    for image, sha256, result, doubt, focus in job.images:
         stamp = read_stamp(result.stamp)
         if stamp is None:
             raise RuntimeError(f"{image}: its measurement is gone.")
@@ -147,7 +159,9 @@ def collect(job: CollectJob) -> None:
             continue
         loops = loops_table(read_parquet(result.table))
         found.append(loops)
+        sharpness = {} if focus is None else _focus_facts(focus, job.gate)
         for facts in stamp.frames:
+            facts = facts | sharpness.get(facts["frame"], {})
             own = loops[loops["frame"] == facts["frame"]]
             rows.append({"image": image, "sha256": sha256} | image_row(facts, own, job.settings, doubt))
     job.tables.stamp.unlink(missing_ok=True)
@@ -156,7 +170,25 @@ def collect(job: CollectJob) -> None:
     write_stamp(job.tables.stamp, Stamp(job.inputs.parts))
 
 
+def _focus_facts(result: ResultFiles, gate: FocusGate | None) -> dict[int, dict[str, Any]]:
+    """What the tables say of the focus of each frame; nothing where it could not be assessed."""
+    stamp = read_stamp(result.stamp)
+    if stamp is None or stamp.failed:
+        return {}
+    found = {}
+    for facts in stamp.frames:
+        score, state = facts["focus_score"], facts["focus_state"]
+        judged = {"focus_gate": "", "focus_doubt": ""}
+        if gate is not None:
+            judged = {
+                "focus_gate": gate.judge(score, state),
+                "focus_doubt": gate.doubt(score, state, facts["focus_reason"]),
+            }
+        found[facts["frame"]] = facts | judged
+    return found
+
+
 def _inputs(plan: Plan, shard: int) -> Inputs:
     images = digest(list(plan.shards[shard]))
     parts = {"tables": TABLES_VERSION, "list of images": images}
-    return Inputs(parts | shard_parts(plan, shard) | plan.settings_of("statistics"))
+    return Inputs(parts | shard_parts(plan, shard) | plan.focus_parts(shard) | plan.settings_of("statistics"))

@@ -54,6 +54,10 @@ _IMAGE_TYPES = {
     "n_moved": "Int64",
     "n_added": "Int64",
     "n_deleted": "Int64",
+    "focus_score_std": "float64",
+    "focus_blur_px": "float64",
+    "focus_blur_nm": "float64",
+    "focus_state": "str",
 }
 _LOOP_TYPES = {
     "image": "str",
@@ -98,6 +102,9 @@ AUTOMATIC = "automatic"
 
 CORRECTION_COUNTS = ("n_moved", "n_added", "n_deleted")
 """Columns of ``images.csv`` that say what a person changed."""
+
+FOCUS_COLUMNS = (*("focus_score", "focus_gate", "focus_score_std", "focus_blur_px", "focus_blur_nm", "focus_state"),)
+"""Columns of ``images.csv`` that the focus stage fills."""
 
 IMAGE_COLUMNS = list(_IMAGE_TYPES)
 LOOP_COLUMNS = list(_LOOP_TYPES)

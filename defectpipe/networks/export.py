@@ -30,18 +30,21 @@ def export_onnx(network: keras.Model, path: Path) -> None:
 
     Parameters
     ----------
+    network : keras.Model
+        Of one input, which is called ``input`` in the file, or of several, which keep their names.
     path : Path
         Replaced in one step; never half-written.
     """
     import tensorflow as tf
     import tf2onnx
 
-    shape = network.input_shape
-    network(np.zeros((1, *shape[1:]), np.float32), training=False)  # an uncalled model exports no graph
+    several = len(network.inputs) > 1
+    shapes = [(tensor.name if several else "input", tensor.shape[1:]) for tensor in network.inputs]
+    network(_only([np.zeros((1, *shape), np.float32) for _, shape in shapes]), training=False)  # uncalled: no graph
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *shape[1:]], tf.float32, name="input")])
-    def forward(inputs: tf.Tensor) -> tf.Tensor:
-        return network(inputs, training=False)
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.float32, name=name) for name, shape in shapes])
+    def forward(*inputs: tf.Tensor) -> tf.Tensor:
+        return network(_only(list(inputs)), training=False)
 
     model, _ = tf2onnx.convert.from_function(forward, input_signature=forward.input_signature, opset=17)
     write_atomic(path, in_canonical_form(model).SerializeToString(deterministic=True))
@@ -92,6 +95,10 @@ def in_canonical_form(model: onnx.ModelProto) -> onnx.ModelProto:
         ordered.graph.ClearField(field)
         getattr(ordered.graph, field).extend(values)
     return ordered
+
+
+def _only(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
 
 
 def _copy(message: Message) -> Message:

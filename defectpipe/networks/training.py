@@ -1,4 +1,4 @@
-"""One training loop for every network: AdamW, warm-up and cosine, averaged weights. Imports TensorFlow when called."""
+"""One training loop for every network: AdamW with warm-up, cosine, averaged weights. Imports TensorFlow when called."""
 
 from __future__ import annotations
 
@@ -24,23 +24,26 @@ def use_threads(n: int) -> None:
 
 def fit(
     network: keras.Model,
-    next_batch: Callable[[], tuple[np.ndarray, np.ndarray]],
+    next_batch: Callable[[], tuple[Any, np.ndarray]],
     loss: Callable[[Any, Any], Any],
     *,
     n_steps: int,
     peak_learning_rate: float,
     weight_decay: float,
+    momentum: float | None = None,
     callbacks: Mapping[int, Callable[[int], None]] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Train `network` in place; it ends with the moving average of its weights.
+    """Train `network` in place; with AdamW it ends with the moving average of its weights.
 
     Parameters
     ----------
     next_batch : callable
-        Gives inputs and answers of one batch, of the same shape each time.
+        Gives inputs (an array, or several by name) and answers of one batch, of the same shape each time.
     loss : callable
         Loss of (answers, outputs).
+    momentum : float, optional
+        Plain gradient descent with this momentum at a constant rate instead, as in older papers.
     callbacks : mapping of int to callable
         Called with the step, before that step.
     progress : callable
@@ -50,9 +53,12 @@ def fit(
     import tensorflow as tf
 
     average = float(np.clip(1 - 20 / n_steps, 0.9, 0.998))
-    optimizer = keras.optimizers.AdamW(
-        peak_learning_rate, weight_decay=weight_decay, use_ema=True, ema_momentum=average, global_clipnorm=5.0
-    )
+    if momentum is None:
+        optimizer = keras.optimizers.AdamW(
+            peak_learning_rate, weight_decay=weight_decay, use_ema=True, ema_momentum=average, global_clipnorm=5.0
+        )
+    else:
+        optimizer = keras.optimizers.SGD(peak_learning_rate, momentum=momentum, weight_decay=weight_decay or None)
     optimizer.build(network.trainable_variables)
 
     @tf.function(reduce_retracing=True)
@@ -67,10 +73,12 @@ def fit(
     for i in range(n_steps):
         if callbacks and i in callbacks:
             callbacks[i](i)
-        decay = 0.5 + 0.5 * np.cos(np.pi * i / n_steps)
-        optimizer.learning_rate.assign(peak_learning_rate * min(1.0, (i + 1) / _WARM_UP_STEPS) * decay + 1e-6)
-        losses.append(float(step(*(tf.constant(part) for part in next_batch()))))
+        if momentum is None:
+            decay = 0.5 + 0.5 * np.cos(np.pi * i / n_steps)
+            optimizer.learning_rate.assign(peak_learning_rate * min(1.0, (i + 1) / _WARM_UP_STEPS) * decay + 1e-6)
+        losses.append(float(step(*tf.nest.map_structure(tf.constant, next_batch()))))
         if progress is not None and ((i + 1) % _REPORT_EVERY == 0 or i + 1 == n_steps):
             progress(i + 1, float(np.mean(losses)))
             losses.clear()
-    optimizer.finalize_variable_values(network.trainable_variables)
+    if momentum is None:
+        optimizer.finalize_variable_values(network.trainable_variables)

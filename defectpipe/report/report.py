@@ -20,7 +20,7 @@ from defectpipe.report import gallery, sections, text
 from defectpipe.report.data import ReportData
 from defectpipe.report.gallery import Findings, Need
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Raised when the report shows something else of the same results."""
 
 MOST_ROWS = 2000
@@ -53,17 +53,17 @@ def render_report(data: ReportData) -> str:
     pictured = {(found.image, found.frame) for found in data.gallery}
     shown = sorted(need.row for need in data.order[:MOST_ROWS])
     exponent = text.exponent_of(*data.images["areal_density_per_m2"].dropna())
-    style, script = _part("report.css"), _part("report.js")
+    style, script = page_part("report.css"), page_part("report.js")
     cards = _cards(data, exponent)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             data=data,
             style=Markup(style),
             script=Markup(script),
-            style_hash=_hash(style),
-            script_hash=_hash(script),
+            style_hash=page_hash(style),
+            script_hash=page_hash(script),
             headline=sections.headline(data),
             left_out=sections.left_out(data),
             most_listed=sections.MOST_LISTED,
@@ -110,6 +110,7 @@ def _row(data: ReportData, row: int, pictured: set[tuple[str, int]], exponent: i
         "density": text.fixed(density / scale, 2),
         "density_interval": text.between(density_low, density_high, 2),
         "focus": text.fixed(values["focus_score"], 1),
+        "gate": "" if values["focus_gate"] in ("", "ok") else str(values["focus_gate"]),
         "n_labels": text.count(values["n_labels"]),
         "recall": text.fixed(values["recall"], 3),
         "precision": text.fixed(values["precision"], 3),
@@ -225,8 +226,9 @@ def _key(value: Any) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
-    loader = jinja2.DictLoader({"report.html.j2": _part("report.html.j2")})
+def environment() -> jinja2.Environment:
+    """Templates of the pages; what is put into them is escaped."""
+    loader = jinja2.DictLoader({name: page_part(name) for name in ("report.html.j2", "focus.html.j2")})
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -234,10 +236,11 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _part(name: str) -> str:
+def page_part(name: str) -> str:
+    """A template, style or script of the pages."""
     return (files("defectpipe.report") / "page" / name).read_text(encoding="utf-8")
 
 
-def _hash(part: str) -> str:
+def page_hash(part: str) -> str:
     """What the page's policy knows a script or style by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(part.encode()).digest()).decode("ascii")

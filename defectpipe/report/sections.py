@@ -14,6 +14,7 @@ MOST_LISTED = 200
 """Rows of one kind among what was left out."""
 
 Card = dict[str, str]
+_GATES = {"review": "to review", "reject": "rejected"}
 _RATIOS = ("recall", "precision", "f1")
 
 
@@ -42,7 +43,10 @@ def headline(data: ReportData) -> list[Card]:
     cards.append(_card("Images and frames", text.count(pooled["n_images"]), "", status))
     assessed = int(data.images["focus_score"].notna().sum())
     focus = text.figure(data.images["focus_score"].median(), 3) if assessed else "not assessed"
-    cards.append(_card("Focus score, median", focus, "", f"of {assessed} images" if assessed else "", "#by-image"))
+    gates = data.images["focus_gate"].astype(str)
+    told = [f"{n} {word}" for name, word in _GATES.items() if (n := int((gates == name).sum()))]
+    note = f"of {assessed} images" + (f"; {', '.join(told)}" if told else "")
+    cards.append(_card("Focus score, median", focus, "", note if assessed else "", "#by-image"))
     return cards
 
 
@@ -55,9 +59,13 @@ def left_out(data: ReportData) -> list[dict[str, Any]]:
         if entries:
             groups.append({"kind": kind, "n": len(entries), "entries": entries[:MOST_LISTED]})
 
+    rejected = (images["focus_gate"] == "reject") & (images["status"] != "failed")
+    blurred = np.flatnonzero(rejected.to_numpy(bool))
     for status, kind in (("failed", "Failed images"), ("review", "Images to review")):
-        rows = np.flatnonzero((images["status"] == status).to_numpy(bool))
+        rows = np.flatnonzero(((images["status"] == status) & ~rejected).to_numpy(bool))
         add(kind, [(images["image"].iloc[k], images["reason"].iloc[k], f"#i{k + 1}") for k in rows])
+    kind = "Out of focus: measured, but left out of the pooled figures"
+    add(kind, [(images["image"].iloc[k], images["reason"].iloc[k], f"#i{k + 1}") for k in blurred])
     noted = np.flatnonzero(((images["status"] == "ok") & (images["reason"] != "")).to_numpy(bool))
     add("Noted on images", [(images["image"].iloc[k], images["reason"].iloc[k], f"#i{k + 1}") for k in noted])
     add("Skipped files", [(name, why, "") for name, why in summary["skipped"].items()])

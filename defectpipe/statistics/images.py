@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defectpipe.io.tables import CORRECTION_COUNTS
+from defectpipe.io.tables import CORRECTION_COUNTS, FOCUS_COLUMNS
 from defectpipe.settings import Settings, StatisticsSettings
 from defectpipe.statistics.densities import areal_density_per_px2, density_interval
 from defectpipe.statistics.distributions import mean_and_std, mean_interval
@@ -25,7 +25,7 @@ def image_row(facts: Mapping[str, Any], loops: pd.DataFrame, settings: Settings,
         What is known of the frame without its pixels: ``frame``, ``height_px``, ``width_px``, ``analysed_shape_px``
         (height, width), ``analysed_area_px2``, ``pixel_size_nm``, ``pixel_size_source``, ``magnification``,
         ``constant`` (every pixel has the same value), ``notes`` (of the reader); where it was corrected ``n_moved``,
-        ``n_added``, ``n_deleted``.
+        ``n_added``, ``n_deleted``; where its focus was assessed the columns of it, and ``focus_doubt``.
     loops : DataFrame
         Rows of ``loops.csv`` of this image and frame.
     settings : Settings
@@ -36,6 +36,8 @@ def image_row(facts: Mapping[str, Any], loops: pd.DataFrame, settings: Settings,
     doubts = [f"not corrected: {doubt}"] if doubt else []
     if facts["constant"]:
         doubts.append("every pixel has the same value")
+    if facts.get("focus_doubt"):
+        doubts.append(facts["focus_doubt"])
     poor = int((loops["fit_quality"] < settings.measurement.min_fit_quality).sum())
     if poor:
         doubts.append(f"{poor} of {len(loops)} loops could not be measured well")
@@ -49,7 +51,7 @@ def image_row(facts: Mapping[str, Any], loops: pd.DataFrame, settings: Settings,
         "pixel_size_nm": facts["pixel_size_nm"],
         "pixel_size_source": facts["pixel_size_source"],
         "magnification": facts["magnification"],
-        **{name: facts.get(name) for name in CORRECTION_COUNTS},
+        **{name: facts.get(name) for name in (*CORRECTION_COUNTS, *FOCUS_COLUMNS)},
     } | image_statistics(
         loops,
         (height, width),

@@ -25,7 +25,7 @@ from defectpipe.statistics.images import NM_PER_M
 def pooled_summary(
     images: pd.DataFrame, loops: pd.DataFrame, settings: Settings, groups: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Counts, diameters and density over all images and frames that did not fail.
+    """Counts, diameters and density over all images and frames that did not fail and are not too blurred.
 
     Loops on the edge enter the counts only. The mean is that of all loops; the density is that of the analysed area
     taken together. Intervals are over images (a stack's frames belong together) or over `groups`: neighbouring loops
@@ -34,8 +34,8 @@ def pooled_summary(
     Parameters
     ----------
     images : DataFrame
-        ``images.csv``: ``image``, ``frame``, ``status``, ``analysed_area_px2``, ``pixel_size_nm``, ``n_loops``,
-        ``n_on_edge``, ``areal_density_per_m2`` are used.
+        ``images.csv``: ``image``, ``frame``, ``status``, ``focus_gate``, ``analysed_area_px2``, ``pixel_size_nm``,
+        ``n_loops``, ``n_on_edge``, ``areal_density_per_m2`` are used.
     loops : DataFrame
         ``loops.csv``.
     settings : Settings
@@ -45,18 +45,24 @@ def pooled_summary(
     Returns
     -------
     dict
-        ``n_images``, ``n_review``, ``n_failed``, ``n_without_pixel_size`` (rows of ``images.csv``), ``n_loops``,
+        ``n_images``, ``n_review``, ``n_failed``, ``n_rejected`` (out of focus: they count in none of what follows),
+        ``n_without_pixel_size`` (rows of ``images.csv``), ``n_loops``,
         ``n_on_edge``, ``analysed_area_m2``; ``mean_diameter_px``, ``std_diameter_px``, the same in nm over the images
         with a pixel size, ``areal_density_per_m2``, each with ``_ci_low`` and ``_ci_high``; ``confidence``,
         ``interval``. None where undefined.
     """
     status = images["status"].astype(str)
-    good = images[status != "failed"].sort_values(["image", "frame"], kind="stable")
+    rejected = pd.Series(False, index=images.index)
+    if "focus_gate" in images:
+        rejected = (status != "failed") & (images["focus_gate"].astype(str) == "reject")
+    good = images[(status != "failed") & ~rejected].sort_values(["image", "frame"], kind="stable")
     names = good["image"].astype(str).to_numpy()
     group_of = {name: name if groups is None else groups.get(name, name) for name in names}
     scaled = good[good["pixel_size_nm"].notna()]
     area_m2 = _area_m2(scaled)
-    whole = loops[~loops["on_edge"].to_numpy(bool) & loops["image"].isin(good["image"])]
+    counted = pd.MultiIndex.from_frame(good[["image", "frame"]])
+    known = pd.MultiIndex.from_frame(loops[["image", "frame"]]).isin(counted)
+    whole = loops[~loops["on_edge"].to_numpy(bool) & known]
     whole = whole.sort_values(["image", "frame"], kind="stable")
     n_groups = len(set(group_of.values()))
     unit = "image" if groups is None else "group"
@@ -64,6 +70,7 @@ def pooled_summary(
         "n_images": len(images),
         "n_review": int((status == "review").sum()),
         "n_failed": int((status == "failed").sum()),
+        "n_rejected": int(rejected.sum()),
         "n_without_pixel_size": len(good) - len(scaled),
         "n_loops": int(good["n_loops"].sum()),
         "n_on_edge": int(good["n_on_edge"].sum()),

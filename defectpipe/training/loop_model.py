@@ -24,6 +24,7 @@ from defectpipe.statistics.scoring import BOX_COLUMNS
 from defectpipe.training.box_scale import choose_box_scales
 from defectpipe.training.card import model_card
 from defectpipe.training.figures import HeldOut, held_out_figures
+from defectpipe.training.focus_gate import measure_focus_gate
 from defectpipe.training.folds import assign_folds
 from defectpipe.training.part import (
     CANDIDATES,
@@ -120,35 +121,46 @@ def train_loop_model(
     ]
     n_jobs = n_jobs or len(os.sched_getaffinity(0))
     folders = _train_parts(jobs, n_jobs)
+    held_out = collect_held_out(images, folds, folders[:-1], recipe.box_convention)
+    box_scale, box_scales = choose_box_scales(held_out)
+    held_out = dataclasses.replace(held_out, loops=_rescaled(jobs[:-1], box_scales, n_jobs))
+    figures = {"box_scale": box_scale, "box_scale_by_fold": {str(f): s for f, s in box_scales.items()}}
+    figures |= held_out_figures(held_out)
+    thresholds = {int(fold): value for fold, value in figures["threshold_by_fold"].items()}
+    gate, degraded = measure_focus_gate(jobs[:-1], held_out, thresholds, box_scales, n_jobs)
+    target = models_dir / name
+    for file in FILES:
+        write_atomic(target / file, (folders[-1] / file).read_bytes())
+    write_parquet(held_out.loops, target / HELD_OUT_FOLDER / "loops.parquet")
+    write_parquet(held_out.candidates, target / HELD_OUT_FOLDER / "candidates.parquet")
+    if degraded is not None:
+        write_parquet(degraded, target / HELD_OUT_FOLDER / "degraded.parquet")
+    usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
+    card = model_card(name, usage, figures, held_out, sizes, recipe, seed) | {"focus_gate": gate}
+    if corrected := [len(i.labels) for i in images if i.corrected]:
+        card["data"] |= {"n_images_from_corrections": len(corrected), "n_labels_from_corrections": sum(corrected)}
+    write_card(target / CARD, card)
+    shutil.rmtree(work)
+    return target
+
+
+def collect_held_out(
+    images: Sequence[TrainingImage], folds: Sequence[int], folders: Sequence[Path], box_convention: str
+) -> HeldOut:
+    """What the folds' models found in their held-out images, beside the labels."""
     loops, candidates = (
-        pd.concat([read_parquet(folder / table) for folder in folders[:-1]], ignore_index=True)
+        pd.concat([read_parquet(folder / table) for folder in folders], ignore_index=True)
         for table in (LOOPS, CANDIDATES)
     )
-    held_out = HeldOut(
+    return HeldOut(
         {i.micrograph.image: i.micrograph.shape for i in images},
         {i.micrograph.image: i.labels for i in images},
         {i.micrograph.image: i.group for i in images},
         {i.micrograph.image: fold for i, fold in zip(images, folds, strict=True)},
         loops,
         candidates,
-        recipe.box_convention,
+        box_convention,
     )
-    box_scale, box_scales = choose_box_scales(held_out)
-    held_out = dataclasses.replace(held_out, loops=_rescaled(jobs[:-1], box_scales, n_jobs))
-    figures = {"box_scale": box_scale, "box_scale_by_fold": {str(f): s for f, s in box_scales.items()}}
-    figures |= held_out_figures(held_out)
-    target = models_dir / name
-    for file in FILES:
-        write_atomic(target / file, (folders[-1] / file).read_bytes())
-    write_parquet(held_out.loops, target / HELD_OUT_FOLDER / "loops.parquet")
-    write_parquet(candidates, target / HELD_OUT_FOLDER / "candidates.parquet")
-    usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
-    card = model_card(name, usage, figures, held_out, sizes, recipe, seed)
-    if corrected := [len(i.labels) for i in images if i.corrected]:
-        card["data"] |= {"n_images_from_corrections": len(corrected), "n_labels_from_corrections": sum(corrected)}
-    write_card(target / CARD, card)
-    shutil.rmtree(work)
-    return target
 
 
 def _train_parts(jobs: list[PartJob], n_jobs: int) -> list[Path]:

@@ -36,6 +36,8 @@ class TrainingRecipe:
         on its folds 0 to 2).
     max_candidates_per_megapixel : int
         Candidates that the screener sees, in training and in use.
+    focus_model : str
+        Name or path of the focus model that the focus gate is measured with; ``none``: it is not measured.
     description, data_source, data_licence : str
         For the card.
     """
@@ -46,6 +48,7 @@ class TrainingRecipe:
     polarity: str = "auto"
     box_spread: float = 0.25
     max_candidates_per_megapixel: int = 400
+    focus_model: str = "focus-stem"
     description: str = ""
     data_source: str = "not stated"
     data_licence: str = "not stated"

@@ -15,6 +15,7 @@ ANALYSIS_VERSION = {"candidates": 1, "screening": 1, "measurement": 1}
 
 class LoopModel:
     name = "toy"
+    focus_gate = None
     box_convention = "tight"
     threshold = 0.5
     sha256 = os.environ.get("TOY_MODEL", "0" * 64)

@@ -77,4 +77,14 @@ class SemPreset(Preset):
             raise SettingsError("Focus scores of images with a sample go from 1 to 10.")
 
 
-PRESETS: dict[str, SemPreset] = {"focus": SemPreset("focus")}
+# Larger than the 240 × 320 px that a network sees: training crops at random, the test takes the centre.
+_CROPPED_FROM = (264, 352)
+# 5 : 4 : 3 : 2 : 1
+_UNEQUAL = (500, 1000, 500, 2000, 500, 1000, 5000, 500, 1000, 2000, 500, 5000, 1000, 2000, 10000)
+
+PRESETS: dict[str, SemPreset] = {
+    "focus": SemPreset("focus"),
+    # the two data sets of Yang et al.: as many images at each magnification, and the older one
+    "focus-new": SemPreset("focus-new", shape=_CROPPED_FROM),
+    "focus-old": SemPreset("focus-old", shape=_CROPPED_FROM, magnifications=_UNEQUAL, zero_share=0.0),
+}

@@ -1,0 +1,35 @@
+"""The simulated focus sets of the benchmark, kept on disk: FOCUS_CACHE, by default ``focus-cache`` (ignored by git)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from defectpipe.simulation.sem.presets import PRESETS
+from defectpipe.training.focus_data import DATASETS, FocusSamples, simulate_focus_samples
+
+CACHE = Path(os.environ.get("FOCUS_CACHE", Path(__file__).parent / "focus-cache"))
+_COLUMNS = ("score", "expert", "magnification", "kind", "specimen")
+_AT_ONCE = 500
+
+
+def load(name: str, part: str) -> FocusSamples:
+    """A set of `DATASETS`, ``train`` or ``test``; simulated first if it is not there. Pixels are mapped, not read."""
+    dataset = DATASETS[name]
+    n, seed = (dataset.n_train, dataset.train_seed) if part == "train" else (dataset.n_test, dataset.test_seed)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    pixels_file, table_file = CACHE / f"{name}-{part}.npy", CACHE / f"{name}-{part}.npz"
+    if not table_file.exists():
+        shape = (n, *PRESETS[dataset.preset].shape)
+        pixels = np.lib.format.open_memmap(pixels_file, "w+", np.uint8, shape)
+        tables = []
+        for i in range(0, n, _AT_ONCE):
+            made = simulate_focus_samples(dataset.preset, seed, min(_AT_ONCE, n - i), i)
+            pixels[i : i + len(made)] = made.pixels
+            tables.append([getattr(made, column) for column in _COLUMNS])
+        pixels.flush()
+        np.savez(table_file, **{c: np.concatenate(p) for c, p in zip(_COLUMNS, zip(*tables, strict=True), strict=True)})
+    table = np.load(table_file)
+    return FocusSamples(np.load(pixels_file, mmap_mode="r"), *(table[column] for column in _COLUMNS))

@@ -1,0 +1,77 @@
+"""Scores from a trained network, by ONNX Runtime alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from defectpipe.errors import ModelError
+from defectpipe.focus.backbones import prepare
+
+_AT_ONCE = 32
+
+
+class FocusScorer:
+    """A focus network in an ONNX file, on one thread.
+
+    Parameters
+    ----------
+    onnx : bytes or Path
+    backbone : str
+        Of `backbones.BACKBONES`.
+    with_magnification : bool
+
+    Raises
+    ------
+    ModelError
+        The network cannot be loaded, or takes other inputs.
+    """
+
+    def __init__(self, onnx: bytes | Path, backbone: str, with_magnification: bool) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            data = onnx.read_bytes() if isinstance(onnx, Path) else onnx
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises its own types, none of them public
+            raise ModelError(f"The focus network cannot be loaded ({error}).") from error
+        self.backbone, self.with_magnification = backbone, with_magnification
+        self._names = [value.name for value in self._session.get_inputs()]
+        if len(self._names) != 1 + with_magnification:
+            raise ModelError(f"The focus network takes {', '.join(self._names)}, which is not what its card says.")
+
+    def __call__(self, patches: np.ndarray, magnification: np.ndarray | None = None) -> np.ndarray:
+        """Focus scores from 0 to 10.
+
+        Parameters
+        ----------
+        patches : ndarray, shape (n, height, width)
+            Grey values in any unit; of the card's shape.
+        magnification : ndarray, shape (n,), optional
+            Needed where the network uses it, ignored where not.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+
+        Raises
+        ------
+        ModelError
+            The network needs the magnification.
+        """
+        if self.with_magnification and magnification is None:
+            raise ModelError("This focus network needs the magnification.")
+        scores = [np.empty(0)]
+        for i in range(0, len(patches), _AT_ONCE):
+            part = slice(i, i + _AT_ONCE)
+            known = magnification[part] if self.with_magnification and magnification is not None else None
+            inputs = prepare(self.backbone, patches[part], known)
+            # a single input has lost its name
+            named = {n: inputs[n] for n in self._names} if known is not None else dict.fromkeys(self._names)
+            if known is None:
+                named[self._names[0]] = next(iter(inputs.values()))
+            scores.append(self._session.run(None, named)[0][:, 0].astype(np.float64))
+        return np.clip(np.concatenate(scores), 0.0, 10.0)
