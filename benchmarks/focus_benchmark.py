@@ -38,7 +38,7 @@ PUBLISHED = {
     "resnet18, old data set": (None, None, None, None, None, 0.7132),
     "resnet50, old data set": (None, None, None, None, None, 0.7407),
 }
-N_CALIBRATION = 3000
+N_CALIBRATION = 1500
 N_INVARIANCE = 300
 N_TIMED = 40
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from defectpipe.focus.backbones import prepare
 from defectpipe.focus.training import prepare_view
 from defectpipe.simulation.sem.presets import PRESETS
 from defectpipe.training.focus_data import DATASETS, PATCH_SHAPE, FocusSamples, simulate_focus_samples
@@ -41,4 +42,12 @@ def view(name: str, samples: FocusSamples, number: int) -> np.ndarray:
     file = CACHE / f"{name}-view{number}.npy"
     if not file.exists():
         np.save(file, prepare_view(samples.pixels, "spectral", PATCH_SHAPE, (0, number)))
+    return np.load(file)
+
+
+def centre(name: str, samples: FocusSamples) -> np.ndarray:
+    """Spectral features of the centre crops, kept on disk."""
+    file = CACHE / f"{name}-centre.npy"
+    if not file.exists():
+        np.save(file, np.concatenate([prepare("spectral", p[None], None)["features"] for p in samples.patches()]))
     return np.load(file)
