@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from defectpipe.focus.backbones import prepare
+from defectpipe.focus.training import prepare_view
 from defectpipe.simulation.sem.presets import PRESETS
-from defectpipe.training.focus_data import DATASETS, FocusSamples, simulate_focus_samples
+from defectpipe.training.focus_data import DATASETS, PATCH_SHAPE, FocusSamples, simulate_focus_samples
 
 CACHE = Path(os.environ.get("FOCUS_CACHE", Path(__file__).parent / "focus-cache"))
 _COLUMNS = ("score", "expert", "magnification", "kind", "specimen")
@@ -33,3 +35,19 @@ def load(name: str, part: str) -> FocusSamples:
         np.savez(table_file, **{c: np.concatenate(p) for c, p in zip(_COLUMNS, zip(*tables, strict=True), strict=True)})
     table = np.load(table_file)
     return FocusSamples(np.load(pixels_file, mmap_mode="r"), *(table[column] for column in _COLUMNS))
+
+
+def view(name: str, samples: FocusSamples, number: int) -> np.ndarray:
+    """Spectral features of one random crop of every training image, kept on disk."""
+    file = CACHE / f"{name}-view{number}.npy"
+    if not file.exists():
+        np.save(file, prepare_view(samples.pixels, "spectral", PATCH_SHAPE, (0, number)))
+    return np.load(file)
+
+
+def centre(name: str, samples: FocusSamples) -> np.ndarray:
+    """Spectral features of the centre crops, kept on disk."""
+    file = CACHE / f"{name}-centre.npy"
+    if not file.exists():
+        np.save(file, np.concatenate([prepare("spectral", p[None], None)["features"] for p in samples.patches()]))
+    return np.load(file)

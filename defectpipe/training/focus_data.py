@@ -102,13 +102,13 @@ def simulate_focus_samples(preset: str, seed: int, n: int, first: int = 0) -> Fo
     kinds: list[str] = []
     for i in range(n):
         made = simulate_sem(settings, seed, first + i)
-        pixels[i] = made.micrograph.pixels
+        pixels[i] = np.asarray(made.micrograph.pixels)
         truth = made.truth.iloc[0]
         score[i], magnification[i] = truth["focus_score"], truth["magnification"]
         kinds.append(str(truth["sample"]))
     numbers = np.arange(first, first + n)
     # drawn image by image, so that a smaller set begins a larger one
-    noise = np.array([np.random.default_rng((seed, i, 1)).normal() for i in numbers])
+    noise = np.array([np.random.default_rng((seed, int(i), 1)).normal() for i in numbers])
     specimen = np.column_stack([np.full(n, seed), numbers])
     return FocusSamples(pixels, score, expert_scores(score, noise), magnification, np.array(kinds, "<U16"), specimen)
 
