@@ -77,7 +77,7 @@ def build_published(backbone: str, shape: tuple[int, int], with_magnification: b
 
 
 def build_mini(shape: tuple[int, int], with_magnification: bool) -> keras.Model:
-    """A small residual network: mean and maximum of its last stage, joined with the magnification, two layers."""
+    """A small residual network: the mean of its last stage, joined with the magnification, two layers, the score."""
     import keras
     from keras import layers
 
@@ -86,7 +86,7 @@ def build_mini(shape: tuple[int, int], with_magnification: bool) -> keras.Model:
     x = _normalised(patch, 16, 7, 4)
     for width, strides in ((16, 1), (32, 2), (64, 2)):
         x = _residual(x, width, strides)
-    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+    x = layers.GlobalAveragePooling2D()(x)
     if with_magnification:
         magnification = layers.Input((1,), name="magnification")
         inputs.append(magnification)

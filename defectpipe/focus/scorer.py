@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from defectpipe.errors import ModelError
-from defectpipe.focus.backbones import prepare
+from defectpipe.focus.backbones import Inputs, prepare
 
 _AT_ONCE = 32
 
@@ -68,10 +68,11 @@ class FocusScorer:
         for i in range(0, len(patches), _AT_ONCE):
             part = slice(i, i + _AT_ONCE)
             known = magnification[part] if self.with_magnification and magnification is not None else None
-            inputs = prepare(self.backbone, patches[part], known)
-            # a single input has lost its name
-            named = {n: inputs[n] for n in self._names} if known is not None else dict.fromkeys(self._names)
-            if known is None:
-                named[self._names[0]] = next(iter(inputs.values()))
-            scores.append(self._session.run(None, named)[0][:, 0].astype(np.float64))
-        return np.clip(np.concatenate(scores), 0.0, 10.0)
+            scores.append(self.score_inputs(prepare(self.backbone, patches[part], known)))
+        return np.concatenate(scores)
+
+    def score_inputs(self, inputs: Inputs) -> np.ndarray:
+        """Scores (n,) of what `backbones.prepare` gave, where several networks look at the same."""
+        # a single input has lost its name
+        named = inputs if self.with_magnification else {self._names[0]: next(iter(inputs.values()))}
+        return np.clip(self._session.run(None, named)[0][:, 0].astype(np.float64), 0.0, 10.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,7 @@ def fit_focus(
     callbacks: dict[int, Callable[[int], None]] | None = None,
     progress: Callable[[int, float], None] | None = None,
     network: keras.Model | None = None,
+    views: Sequence[np.ndarray] = (),
 ) -> keras.Model:
     """Train a network on images cropped and mirrored at random, by the mean squared error of the score.
 
@@ -81,6 +82,8 @@ def fit_focus(
         See `networks.training.fit`.
     network : keras.Model, optional
         Trained further, instead of a new one.
+    views : sequence of ndarray, each of shape (n, n_features)
+        What `prepare_view` gave, where several networks are trained on the same; made if there are none.
 
     Returns
     -------
@@ -91,8 +94,7 @@ def fit_focus(
     keras.utils.set_random_seed(seed)
     shape = shape or pixels.shape[1:]
     network = network or find_backbone(backbone).build(shape, magnification is not None)
-    rng = np.random.default_rng(seed)
-    batches = _Batches(pixels, np.asarray(score, np.float32), magnification, backbone, recipe, shape, rng)
+    batches = _Batches(pixels, np.asarray(score, np.float32), magnification, backbone, recipe, shape, seed, views)
     fit(
         network,
         batches.next,
@@ -125,19 +127,16 @@ class _Batches:
         backbone: str,
         recipe: FocusRecipe,
         shape: tuple[int, int],
-        rng: np.random.Generator,
+        seed: int,
+        views: Sequence[np.ndarray],
     ) -> None:
         self._pixels, self._score, self._magnification = pixels, score, magnification
-        self._backbone, self._shape, self._rng = backbone, shape, rng
+        self._backbone, self._shape, self._rng = backbone, shape, np.random.default_rng(seed)
         self._size = recipe.batch_size
         self._queue = np.empty(0, int)
-        self._views: list[np.ndarray] = []
-        if find_backbone(backbone).prepared_once:
-            rows = np.arange(len(score))
-            blocks = [rows[i : i + 256] for i in range(0, len(rows), 256)]
-            for _ in range(recipe.n_views):
-                made = [prepare(backbone, self._crops(block), None)["features"] for block in blocks]
-                self._views.append(np.concatenate(made))
+        self._views = views
+        if not views and find_backbone(backbone).prepared_once:
+            self._views = [prepare_view(pixels, backbone, shape, (seed, view)) for view in range(recipe.n_views)]
 
     def next(self) -> tuple[Any, np.ndarray]:
         """The input, or both, and scores (n, 1)."""
@@ -154,13 +153,43 @@ class _Batches:
         return (values, normalise_magnification(self._magnification[rows])), self._score[rows, None]
 
     def _crops(self, rows: np.ndarray) -> np.ndarray:
-        height, width = self._shape
-        crops = []
-        for row in rows:
-            image = self._pixels[row]
-            y = self._rng.integers(image.shape[0] - height + 1)
-            x = self._rng.integers(image.shape[1] - width + 1)
-            crop = image[y : y + height, x : x + width]
-            down, across = self._rng.integers(2, size=2) * 2 - 1
-            crops.append(crop[::down, ::across])
-        return np.stack(crops)
+        return random_crops(self._pixels, rows, self._shape, self._rng)
+
+
+def random_crops(pixels: np.ndarray, rows: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Parts of some of the images at random places, mirrored at random: (n_rows, *shape)."""
+    height, width = shape
+    crops = []
+    for row in rows:
+        image = pixels[row]
+        y = rng.integers(image.shape[0] - height + 1)
+        x = rng.integers(image.shape[1] - width + 1)
+        down, across = rng.integers(2, size=2) * 2 - 1
+        crops.append(image[y : y + height, x : x + width][::down, ::across])
+    return np.stack(crops)
+
+
+def prepare_view(
+    pixels: np.ndarray, backbone: str, shape: tuple[int, int], seed: tuple[int, ...], first: int = 0
+) -> np.ndarray:
+    """One random crop of every image, as a backbone that is prepared once takes it.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (n, height, width)
+    backbone : str
+    shape : tuple of int
+        Rows and columns of a crop.
+    seed : tuple of int
+    first : int
+        Number of the first image, where `pixels` is a part of a set: parts give what the whole gives.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, n_features)
+    """
+    made = []
+    for i in range(len(pixels)):
+        crop = random_crops(pixels, np.array([i]), shape, np.random.default_rng((*seed, first + i)))
+        made.append(prepare(backbone, crop, None)["features"])
+    return np.concatenate(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ def train_focus(
     recipe: FocusRecipe | None = None,
     seed: int = 0,
     patch_shape: tuple[int, int] | None = None,
+    export_shape: tuple[int, int] | None = None,
     describe: Mapping[str, Any] | None = None,
     progress: Callable[[int, float], None] | None = None,
+    views: Sequence[np.ndarray] = (),
 ) -> Path:
     """Train a network and write its folder: ``network.weights.h5``, ``network.onnx``, ``card.json``.
 
@@ -54,10 +56,15 @@ def train_focus(
     seed : int
     patch_shape : tuple of int, optional
         Rows and columns that the network sees, cut out of `pixels` at random; all of them by default.
+    export_shape : tuple of int, optional
+        Rows and columns of the patches that it will be used on, where they are not `patch_shape`; a convolutional
+        network does not mind.
     describe : mapping, optional
         More for the card: ``data``, ``score_scale`` (sigma_ref, sigma_lost), ``figures``.
     progress : callable, optional
         See `networks.training.fit`.
+    views : sequence of ndarray
+        See `focus.training.fit_focus`.
 
     Returns
     -------
@@ -67,14 +74,19 @@ def train_focus(
     if recipe is None:
         recipe = RECIPES["spectral" if find_backbone(backbone).prepared_once else "convolutional"]
     shape = patch_shape or pixels.shape[1:]
-    network = fit_focus(pixels, score, magnification, backbone, recipe, seed, shape, progress=progress)
+    network = fit_focus(pixels, score, magnification, backbone, recipe, seed, shape, progress=progress, views=views)
+    if export_shape is not None and export_shape != shape:
+        resized = find_backbone(backbone).build(export_shape, magnification is not None)
+        resized.set_weights(network.get_weights())
+        network = resized
     save_weights(network, folder / FOCUS_WEIGHTS)
     export_onnx(network, folder / FOCUS_ONNX)
     write_focus_card(
         folder,
         {
             "backbone": backbone,
-            "patch_shape_px": [int(n) for n in shape],
+            "patch_shape_px": [int(n) for n in export_shape or shape],
+            "trained_on_px": [int(n) for n in shape],
             "uses_magnification": magnification is not None,
             "modality": modality,
             "recipe": dataclasses.asdict(recipe),
