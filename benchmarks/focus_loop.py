@@ -2,11 +2,11 @@
 
     python benchmarks/focus_loop.py [--n 20] [--model models/focus] [--loop-model models/focus-stem]
 
-Every frame of a specimen is taken anew, with its own noise. The control is the defocus in px, from -R to R with the best
-focus somewhere in the middle four fifths; both start without knowing where. The score is the controller's only eye: it
-takes frames where the parabola of the squared blurs says (`focus.closed_loop`). The golden section maximises the classical
-measure that correlates best with the score over the samples' own frames. Both aim for half a px of blur. A search counts as
-good if it ends with less than `GOOD_PX` of defocus. Results: results/focus_loop.json.
+Every frame of a specimen is taken anew, with its own noise. The control is the defocus in px, from -R to R, the best
+focus somewhere in the middle four fifths; neither knows where. The score is the controller's only eye: it takes frames
+where the parabola of the squared blurs says (`focus.closed_loop`). The golden section maximises the classical measure
+that follows defocus best on four other specimens. Both aim for half a px. A search counts as good if it ends with less
+than `GOOD_PX` of defocus. Results: results/focus_loop.json.
 """
 
 from __future__ import annotations
