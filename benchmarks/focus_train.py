@@ -26,7 +26,7 @@ from defectpipe.training.focus_data import PATCH_SHAPE, old_labels, score_of_old
 from defectpipe.training.focus_model import FOCUS_ONNX, train_focus
 
 HELD_SHARE, SPLIT_SEED = 0.1, 0
-N_LOOKED_AT = 300
+N_LOOKED_AT = 40
 _QUARTER = (120, 160)  # of the area, at full resolution: what a CPU can train on; tested on the whole patch
 _CONVOLUTIONAL = RECIPES["convolutional"]
 
