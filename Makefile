@@ -98,10 +98,10 @@ bench-realism: setup
 bench-fuzz: setup
 	$(BIN)/python benchmarks/fuzz_readers.py $(ARGS)
 
-## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet
+## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet. IMAGES=3500: only so many for training
 focus-benchmark: setup
-	$(BIN)/python benchmarks/focus_train.py $(ARGS)
-	$(BIN)/python benchmarks/focus_benchmark.py
+	$(BIN)/python benchmarks/focus_train.py $(if $(IMAGES),--images $(IMAGES)) $(ARGS)
+	$(BIN)/python benchmarks/focus_benchmark.py $(if $(IMAGES),--images $(IMAGES))
 
 ## whether the test set of the focus benchmark is still the frozen one
 focus-freeze: setup
