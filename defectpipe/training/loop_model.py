@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,7 +125,7 @@ def train_loop_model(
     held_out = collect_held_out(images, folds, folders[:-1], recipe.box_convention)
     box_scale, box_scales = choose_box_scales(held_out)
     held_out = dataclasses.replace(held_out, loops=_rescaled(jobs[:-1], box_scales, n_jobs))
-    figures = {"box_scale": box_scale, "box_scale_by_fold": {str(f): s for f, s in box_scales.items()}}
+    figures: dict[str, Any] = {"box_scale": box_scale, "box_scale_by_fold": {str(f): s for f, s in box_scales.items()}}
     figures |= held_out_figures(held_out)
     thresholds = {int(fold): value for fold, value in figures["threshold_by_fold"].items()}
     gate, degraded = measure_focus_gate(jobs[:-1], held_out, thresholds, box_scales, n_jobs)
