@@ -101,6 +101,7 @@ bench-fuzz: setup
 ## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet. IMAGES=3500: only so many for training
 focus-benchmark: setup
 	$(BIN)/python benchmarks/focus_train.py $(if $(IMAGES),--images $(IMAGES)) $(ARGS)
+	$(BIN)/python benchmarks/focus_speed.py
 	$(BIN)/python benchmarks/focus_benchmark.py $(if $(IMAGES),--images $(IMAGES))
 
 ## whether the test set of the focus benchmark is still the frozen one

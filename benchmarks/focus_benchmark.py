@@ -145,7 +145,7 @@ def figure(test: FocusSamples, scores: dict[str, np.ndarray], path: Path) -> Non
     plt.close(drawing)
 
 
-def ship(name: str, results: dict) -> None:
+def ship(name: str, results: dict, n_images: int | None) -> None:
     """Copy the default's folder to ``models/focus``, its figures added to the card."""
     source, target = focus_sets.CACHE / "networks" / name, MODELS / "focus"
     for file in (FOCUS_ONNX, FOCUS_WEIGHTS):
@@ -172,16 +172,21 @@ def ship(name: str, results: dict) -> None:
             "description": description,
             **card,
             "error_std": made["held_out_total"],
-            "figures": figures | {"test_set": results["test_set"], "command": "make focus-benchmark"},
+            "figures": figures | {"test_set": results["test_set"], "command": _command(n_images)},
         },
     )
+
+
+def _command(n_images: int | None) -> str:
+    return "make focus-benchmark" + (f" IMAGES={n_images}" if n_images else "")
 
 
 def main() -> None:
     """Write the results and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, help="as for focus_train.py")
-    test, train = focus_sets.load("new", "test"), focus_sets.load("new", "train", parser.parse_args().images)
+    n_images = parser.parse_args().images
+    test, train = focus_sets.load("new", "test"), focus_sets.load("new", "train", n_images)
     frozen = json.loads(focus_freeze.MANIFEST.read_text())
     if focus_freeze.manifest(test)["scores_sha256"] != frozen["scores_sha256"]:
         raise SystemExit("The test set is not the frozen one.")
@@ -213,6 +218,7 @@ def main() -> None:
             )
     candidates = [name for name in held if ENTRIES[name].n_images is None]
     results = {
+        "command": _command(n_images),
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, one thread of two cores shared with other work",
         "versions": {p: importlib.metadata.version(p) for p in ("numpy", "keras", "tensorflow", "onnxruntime")},
@@ -227,7 +233,7 @@ def main() -> None:
         "rows": rows,
     }
     write_json(results, RESULTS / "focus.json")
-    ship(results["default"], results)
+    ship(results["default"], results, n_images)
     shown = [n for n in ("spectral", "resnet-mini", "resnet18", "resnet50") if n in scores]
     figure(test, {n: scores[n] for n in shown}, RESULTS / "focus.png")
     head = " ".join(f"{m:>7g}" for m in MAGNIFICATIONS)

@@ -1,4 +1,4 @@
-"""Processor time for one patch of each backbone, as ONNX on one thread, from random weights: speed needs no training.
+"""Processor time for one patch of each backbone, as ONNX on one thread; from random weights, which change no speed.
 
     python benchmarks/focus_speed.py [BACKBONE ...]
 
