@@ -4,11 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-<<<<<<< HEAD
-.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training run test setup lint types arrows format requirements clean
-=======
-.PHONY: bench train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training focus-benchmark focus-freeze run test setup lint types arrows format requirements clean
->>>>>>> wt-focus2
+.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training run test setup lint types arrows format requirements clean focus-benchmark focus-freeze
 
 ## the main job, on the built-in demonstration
 run: setup
