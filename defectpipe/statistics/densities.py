@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 def poisson_interval(count: int, confidence: float) -> tuple[float, float]:
@@ -21,8 +21,8 @@ def poisson_interval(count: int, confidence: float) -> tuple[float, float]:
     low, high : float
     """
     tail = (1 - confidence) / 2
-    low = float(stats.chi2.ppf(tail, 2 * count)) / 2 if count > 0 else 0.0
-    return low, float(stats.chi2.isf(tail, 2 * count + 2)) / 2
+    low = float(special.gammaincinv(count, tail)) if count > 0 else 0.0
+    return low, float(special.gammainccinv(count + 1, tail))
 
 
 def areal_density_per_px2(

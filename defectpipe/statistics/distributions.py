@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special  # scipy.stats costs half a second at every start
 
 from defectpipe.settings import StatisticsSettings
 
@@ -98,11 +98,11 @@ def grouped_interval(
     n = len(sums)
     if n < 2 or not np.isfinite(statistic(sums.sum(0))):
         return None, None
-    t = float(stats.t.ppf(0.5 + settings.confidence / 2, n - 1))
+    t = float(special.stdtrit(n - 1, 0.5 + settings.confidence / 2))
     if n < FEWEST_FOR_BOOTSTRAP:
         low, high = _jackknife(sums, statistic, t)
     else:
-        tail = float(stats.norm.cdf(-t * np.sqrt(n / (n - 1))))
+        tail = float(special.ndtr(-t * np.sqrt(n / (n - 1))))
         low, high = _bootstrap(sums, statistic, tail, settings)
     if not (np.isfinite(low) and np.isfinite(high)):
         return None, None
