@@ -17,6 +17,7 @@ from defectpipe.errors import ModelError
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.onnx_check import MAX_ONNX_BYTES, check_onnx
 from defectpipe.screening.screener import BATCH, OnnxNetwork, ScreeningRecipe
+from defectpipe.statistics.predicted_f1 import F1Predictor
 
 CARD, CASCADE, WEIGHTS, ONNX = "card.json", "cascade.xml", "screener.weights.h5", "screener.onnx"
 FILES = (CASCADE, WEIGHTS, ONNX)
@@ -68,7 +69,7 @@ class LoopModel:
         check_card(card, path / CARD)
         model = replace(model, sha256=total.hexdigest())
         # Here, and not with the first image: a model that cannot be used stops a run before it computes anything.
-        _ = model.cascade
+        _ = model.cascade, model.f1_predictor
         check_onnx(model._content(ONNX), str(path / ONNX), model.seen, BATCH)
         return model
 
@@ -171,6 +172,18 @@ class LoopModel:
     def screening(self) -> ScreeningRecipe:
         """How candidates become loops."""
         return ScreeningRecipe(**self.card["screening"])
+
+    @property
+    def f1_predictor(self) -> F1Predictor | None:
+        """What predicts the F1 of an image without labels; None where its training could not make one."""
+        values = self.card.get("predicted_f1")
+        if not values or "line" not in values:
+            return None
+        try:
+            return F1Predictor.from_card(values)
+        except KeyError as error:
+            lacks = f"'predicted_f1' of the card lacks {error}"
+            raise ModelError(f"{self.path}: {lacks}; train the model again.") from error
 
     @cached_property
     def cascade(self) -> Cascade:

@@ -17,6 +17,7 @@ from tasks.stamps import Inputs, digest
 
 if TYPE_CHECKING:
     from defectpipe.io.folder import ImageFile
+    from defectpipe.statistics.predicted_f1 import F1Predictor
     from tasks.options import RunOptions
 
 STAGES = ("candidates", "screening", "measurement")
@@ -45,6 +46,8 @@ class ModelInfo:
     uses_pixel_size: bool
     decisive: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     threshold: float | None = None
+    predictor: F1Predictor | None = None
+    working_pixel_size_nm: float | None = None
 
     @property
     def shown_name(self) -> str:
@@ -205,7 +208,17 @@ def find_model_info(name: str) -> ModelInfo:
     model = LoopModel.load(path)
     uses_pixel_size = model.working_pixel_size_nm is not None
     decisive = {stage: model.decisive(stage) for stage in STAGES}
-    return ModelInfo(path, model.name, model.sha256, model.box_convention, uses_pixel_size, decisive, model.threshold)
+    return ModelInfo(
+        path,
+        model.name,
+        model.sha256,
+        model.box_convention,
+        uses_pixel_size,
+        decisive,
+        model.threshold,
+        model.f1_predictor,
+        model.working_pixel_size_nm,
+    )
 
 
 def _companions(path: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from defectpipe.settings import Settings
 from tasks.base import FolderTask
 from tasks.corrections import awaits_corrections, loops_result, read_corrections, shard_parts
 from tasks.plan import Plan, ResultFiles
+from tasks.predictions import PredictionJob, predict, prediction_jobs
 from tasks.session import Session
 from tasks.stages import MeasureLoops, ShardTask
 from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, read_stamp, stale_because, write_stamp
@@ -20,7 +21,7 @@ from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, read_stamp, st
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES_VERSION = 3
+TABLES_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class CollectJob:
     """Everything that a process needs to make the tables of one part of the folder."""
 
     images: Sequence[tuple[str, str, ResultFiles, str]]
+    predictions: Mapping[str, PredictionJob]
     settings: Settings
     inputs: Inputs
     tables: ShardTables
@@ -126,7 +128,8 @@ def make_collect_job(plan: Plan, shard: int) -> CollectJob:
     images = [
         (image, plan.hashes[image], loops_result(plan, image), refused.get(image, "")) for image in plan.shards[shard]
     ]
-    return CollectJob(images, plan.settings, _inputs(plan, shard), shard_tables(plan, shard))
+    predictions = prediction_jobs(plan, plan.shards[shard])
+    return CollectJob(images, predictions, plan.settings, _inputs(plan, shard), shard_tables(plan, shard))
 
 
 def collect(job: CollectJob) -> None:
@@ -149,7 +152,8 @@ def collect(job: CollectJob) -> None:
         found.append(loops)
         for facts in stamp.frames:
             own = loops[loops["frame"] == facts["frame"]]
-            rows.append({"image": image, "sha256": sha256} | image_row(facts, own, job.settings, doubt))
+            predicted = predict(job.predictions[image], facts) if image in job.predictions else None
+            rows.append({"image": image, "sha256": sha256} | image_row(facts, own, job.settings, doubt, predicted))
     job.tables.stamp.unlink(missing_ok=True)
     write_parquet(images_table(rows), job.tables.images)
     write_parquet(pd.concat(found, ignore_index=True), job.tables.loops)
@@ -158,5 +162,10 @@ def collect(job: CollectJob) -> None:
 
 def _inputs(plan: Plan, shard: int) -> Inputs:
     images = digest(list(plan.shards[shard]))
-    parts = {"tables": TABLES_VERSION, "list of images": images}
+    predictor = plan.model.predictor
+    parts = {
+        "tables": TABLES_VERSION,
+        "list of images": images,
+        "predicted F1": None if predictor is None else digest([predictor.to_card(), plan.model.working_pixel_size_nm]),
+    }
     return Inputs(parts | shard_parts(plan, shard) | plan.settings_of("statistics"))

@@ -37,7 +37,8 @@ CONTRACT_IMAGES = (
     "magnification,focus_score,focus_gate,n_loops,n_on_edge,mean_diameter_px,std_diameter_px,mean_diameter_nm,"
     "std_diameter_nm,mean_diameter_nm_ci_low,mean_diameter_nm_ci_high,areal_density_per_m2,"
     "areal_density_per_m2_ci_low,areal_density_per_m2_ci_high,n_labels,labels_mean_diameter_px,"
-    "labels_std_diameter_px,recall,precision,recall_20px,precision_20px,n_moved,n_added,n_deleted"
+    "labels_std_diameter_px,recall,precision,recall_20px,precision_20px,n_moved,n_added,n_deleted,"
+    "predicted_f1,predicted_f1_low,predicted_f1_high"
 )
 CONTRACT_LOOPS = (
     "image,frame,loop_id,x_px,y_px,x0_px,y0_px,x1_px,y1_px,diameter_px,minor_px,angle_deg,area_px2,feret_px,"

@@ -54,6 +54,9 @@ _IMAGE_TYPES = {
     "n_moved": "Int64",
     "n_added": "Int64",
     "n_deleted": "Int64",
+    "predicted_f1": "float64",
+    "predicted_f1_low": "float64",
+    "predicted_f1_high": "float64",
 }
 _LOOP_TYPES = {
     "image": "str",

@@ -20,7 +20,7 @@ from defectpipe.report import gallery, sections, text
 from defectpipe.report.data import ReportData
 from defectpipe.report.gallery import Findings, Need
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Raised when the report shows something else of the same results."""
 
 MOST_ROWS = 2000
@@ -110,6 +110,8 @@ def _row(data: ReportData, row: int, pictured: set[tuple[str, int]], exponent: i
         "density": text.fixed(density / scale, 2),
         "density_interval": text.between(density_low, density_high, 2),
         "focus": text.fixed(values["focus_score"], 1),
+        "predicted": text.fixed(values["predicted_f1"], 2),
+        "predicted_interval": text.between(values["predicted_f1_low"], values["predicted_f1_high"], 2),
         "n_labels": text.count(values["n_labels"]),
         "recall": text.fixed(values["recall"], 3),
         "precision": text.fixed(values["precision"], 3),
@@ -123,6 +125,7 @@ def _row(data: ReportData, row: int, pictured: set[tuple[str, int]], exponent: i
             "density": _key(density),
             "recall": _key(values["recall"]),
             "precision": _key(values["precision"]),
+            "predicted": _key(values["predicted_f1"]),
         },
     }
 

@@ -23,7 +23,7 @@ from defectpipe.model import CARD, FILES
 from defectpipe.statistics.scoring import BOX_COLUMNS
 from defectpipe.training.box_scale import choose_box_scales
 from defectpipe.training.card import model_card
-from defectpipe.training.figures import HeldOut, held_out_figures
+from defectpipe.training.figures import HeldOut, choose_thresholds, held_out_figures
 from defectpipe.training.folds import assign_folds
 from defectpipe.training.part import (
     CANDIDATES,
@@ -34,6 +34,7 @@ from defectpipe.training.part import (
     train_part,
     working_copy,
 )
+from defectpipe.training.predicted_f1 import judge_images, predicted_f1_card
 from defectpipe.training.recipe import TrainingRecipe
 from defectpipe.training.workspace import PartJob, fingerprint, store_images, write_card
 
@@ -144,6 +145,9 @@ def train_loop_model(
     write_parquet(candidates, target / HELD_OUT_FOLDER / "candidates.parquet")
     usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
     card = model_card(name, usage, figures, held_out, sizes, recipe, seed)
+    known_sizes = {i.micrograph.image: i.micrograph.pixel_size_nm for i in images}
+    judged = judge_images(held_out, choose_thresholds(held_out)[1], known_sizes, working_size)
+    card["predicted_f1"] = predicted_f1_card(judged)
     if corrected := [len(i.labels) for i in images if i.corrected]:
         card["data"] |= {"n_images_from_corrections": len(corrected), "n_labels_from_corrections": sum(corrected)}
     write_card(target / CARD, card)
