@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training run test setup lint types arrows format requirements clean focus-benchmark focus-freeze
+.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training focus-benchmark focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -99,10 +99,11 @@ bench-realism: setup
 bench-fuzz: setup
 	$(BIN)/python benchmarks/fuzz_readers.py $(ARGS)
 
-## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet
+## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet. IMAGES=3500: only so many for training
 focus-benchmark: setup
-	$(BIN)/python benchmarks/focus_train.py $(ARGS)
-	$(BIN)/python benchmarks/focus_benchmark.py
+	$(BIN)/python benchmarks/focus_train.py $(if $(IMAGES),--images $(IMAGES)) $(ARGS)
+	$(BIN)/python benchmarks/focus_speed.py
+	$(BIN)/python benchmarks/focus_benchmark.py $(if $(IMAGES),--images $(IMAGES))
 
 ## whether the test set of the focus benchmark is still the frozen one
 focus-freeze: setup

@@ -17,12 +17,16 @@ _COLUMNS = ("score", "expert", "magnification", "kind", "specimen")
 _AT_ONCE = 500
 
 
-def load(name: str, part: str) -> FocusSamples:
-    """A set of `DATASETS`, ``train`` or ``test``; simulated first if it is not there. Pixels are mapped, not read."""
+def load(name: str, part: str, n: int | None = None) -> FocusSamples:
+    """The first `n` of a set of `DATASETS`, ``train`` or ``test``; simulated first if they are not there.
+
+    Pixels are mapped, not read.
+    """
     dataset = DATASETS[name]
-    n, seed = (dataset.n_train, dataset.train_seed) if part == "train" else (dataset.n_test, dataset.test_seed)
+    whole, seed = (dataset.n_train, dataset.train_seed) if part == "train" else (dataset.n_test, dataset.test_seed)
+    n = min(n or whole, whole)
     CACHE.mkdir(parents=True, exist_ok=True)
-    pixels_file, table_file = CACHE / f"{name}-{part}.npy", CACHE / f"{name}-{part}.npz"
+    pixels_file, table_file = CACHE / f"{name}-{part}-{n}.npy", CACHE / f"{name}-{part}-{n}.npz"
     if not table_file.exists():
         shape = (n, *PRESETS[dataset.preset].shape)
         pixels = np.lib.format.open_memmap(pixels_file, "w+", np.uint8, shape)
@@ -39,7 +43,7 @@ def load(name: str, part: str) -> FocusSamples:
 
 def view(name: str, samples: FocusSamples, number: int) -> np.ndarray:
     """Spectral features of one random crop of every training image, kept on disk."""
-    file = CACHE / f"{name}-view{number}.npy"
+    file = CACHE / f"{name}-{len(samples)}-view{number}.npy"
     if not file.exists():
         np.save(file, prepare_view(samples.pixels, "spectral", PATCH_SHAPE, (0, number)))
     return np.load(file)
@@ -47,7 +51,7 @@ def view(name: str, samples: FocusSamples, number: int) -> np.ndarray:
 
 def centre(name: str, samples: FocusSamples) -> np.ndarray:
     """Spectral features of the centre crops, kept on disk."""
-    file = CACHE / f"{name}-centre.npy"
+    file = CACHE / f"{name}-{len(samples)}-centre.npy"
     if not file.exists():
         np.save(file, np.concatenate([prepare("spectral", p[None], None)["features"] for p in samples.patches()]))
     return np.load(file)

@@ -26,7 +26,7 @@ from defectpipe.training.focus_data import PATCH_SHAPE, old_labels, score_of_old
 from defectpipe.training.focus_model import FOCUS_ONNX, train_focus
 
 HELD_SHARE, SPLIT_SEED = 0.1, 0
-N_LOOKED_AT = 300
+N_LOOKED_AT = 40
 _QUARTER = (120, 160)  # of the area, at full resolution: what a CPU can train on; tested on the whole patch
 _CONVOLUTIONAL = RECIPES["convolutional"]
 
@@ -39,6 +39,8 @@ class Entry:
     ----------
     labels : str
         truth; expert; old (the expert's, on the older scale of 0 to 7, and back).
+    n_images : int, optional
+        Of the set's first, where it needs fewer than the others.
     train_shape : tuple of int
         Of the random crops; all are tested on the whole patch.
     """
@@ -49,38 +51,45 @@ class Entry:
     labels: str = "truth"
     recipe: FocusRecipe = RECIPES["spectral"]
     train_shape: tuple[int, int] = PATCH_SHAPE
+    n_images: int | None = None
     seed: int = 1
 
 
-_QUICK = replace(RECIPES["spectral"], n_steps=2000)
+_SPECTRAL = replace(RECIPES["spectral"], n_steps=2500, batch_size=128, n_views=1)
+_SMALL = 1500  # images, for the comparison of the two data sets
+_LARGE = replace(_CONVOLUTIONAL, batch_size=8)
 ENTRIES: dict[str, Entry] = {
-    "spectral": Entry("spectral"),
-    "spectral-without-magnification": Entry("spectral", with_magnification=False),
-    "spectral-new-quick": Entry("spectral", dataset="new-quick", labels="expert", recipe=_QUICK),
-    "spectral-old-quick": Entry("spectral", dataset="old-quick", labels="old", recipe=_QUICK),
+    "spectral": Entry("spectral", recipe=_SPECTRAL),
+    "spectral-without-magnification": Entry("spectral", with_magnification=False, recipe=_SPECTRAL),
+    "spectral-new-1500": Entry("spectral", labels="expert", recipe=replace(_SPECTRAL, n_steps=1200), n_images=_SMALL),
+    "spectral-old-1500": Entry(
+        "spectral", dataset="old", labels="old", recipe=replace(_SPECTRAL, n_steps=1200), n_images=_SMALL
+    ),
     "resnet-mini": Entry("resnet-mini", recipe=replace(_CONVOLUTIONAL, n_steps=1200), train_shape=_QUARTER),
-    "resnet18": Entry("resnet18", recipe=replace(_CONVOLUTIONAL, n_steps=200, batch_size=8), train_shape=_QUARTER),
+    "resnet18": Entry("resnet18", recipe=replace(_LARGE, n_steps=200), train_shape=_QUARTER),
     "resnet18-without-magnification": Entry(
-        "resnet18",
-        with_magnification=False,
-        recipe=replace(_CONVOLUTIONAL, n_steps=200, batch_size=8),
-        train_shape=_QUARTER,
+        "resnet18", with_magnification=False, recipe=replace(_LARGE, n_steps=200), train_shape=_QUARTER
     ),
-    "resnet50": Entry(
-        "resnet50",
-        with_magnification=False,
-        recipe=replace(_CONVOLUTIONAL, n_steps=80, batch_size=8),
-        train_shape=_QUARTER,
-    ),
+    "resnet50": Entry("resnet50", with_magnification=False, recipe=replace(_LARGE, n_steps=80), train_shape=_QUARTER),
 }
 
 
-def train(name: str, n_steps: int | None = None) -> Path:
-    """Train one network and write its folder, with its scores of the held-out specimens and of the test set."""
+def train(name: str, n_images: int | None = None, n_steps: int | None = None) -> Path:
+    """Train one network and write its folder, with its scores of the held-out specimens and of the test set.
+
+    Parameters
+    ----------
+    name : str
+        In `ENTRIES`.
+    n_images : int, optional
+        The set's first, a tenth of them held out; all by default.
+    n_steps : int, optional
+        Instead of the recipe's.
+    """
     entry = ENTRIES[name]
     recipe = replace(entry.recipe, n_steps=n_steps) if n_steps else entry.recipe
     folder = focus_sets.CACHE / "networks" / name
-    samples, test = focus_sets.load(entry.dataset, "train"), focus_sets.load("new", "test")
+    samples, test = focus_sets.load(entry.dataset, "train", entry.n_images or n_images), focus_sets.load("new", "test")
     kept, held = split_by_specimen(samples, HELD_SHARE, SPLIT_SEED)
     score = {"truth": samples.score, "expert": samples.expert, "old": score_of_old(old_labels(samples.expert))}
     magnification = samples.magnification if entry.with_magnification else None
@@ -168,8 +177,9 @@ def _description(entry: Entry, n: int, score: np.ndarray) -> dict:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--images", type=int, help="only the first of the training set's 27,235")
     parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
     for chosen in arguments.names or ENTRIES:
         if not (focus_sets.CACHE / "networks" / chosen / "scores.npz").exists():
-            train(chosen, arguments.steps)
+            train(chosen, arguments.images, arguments.steps)

@@ -74,6 +74,10 @@ def test_the_card_tells_what_the_model_is(trained: tuple[Path, list[TrainingImag
     assert card["data"]["n_labels"] == sum(len(image.labels) for image in trained[1])
     assert set(card["held_out"]["threshold_by_fold"]) == {"0", "1"}
     assert 0.2 <= card["threshold"] <= 0.95
+    gate = card["focus_gate"]
+    assert gate["focus_model"]["name"] == "focus-stem"
+    # measured, or the card says why not
+    assert ("skipped" in gate) != ("ok_from" in gate)
     assert card["held_out"]["chain"]["iou_0.4"]["f1"] > 0.3
     assert [
         row["candidates_per_image"] <= limit for row, limit in zip(card["held_out"]["cascade"], (140, 450), strict=True)

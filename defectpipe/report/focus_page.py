@@ -76,7 +76,7 @@ def render_focus_page(page: FocusPage) -> str:
             style_hash=page_hash(style),
             rows=rows,
             n_images=len(page.table),
-            median=text.fixed(scores.median() if len(scores) else None, 1),
+            median=_known(scores.median() if len(scores) else np.nan, 1),
             n_scored=len(scores),
             gate=None if page.model["ok_from"] is None else {k: text.fixed(page.model[k], 1) for k in _GATE},
             most_rows=MOST_ROWS,
@@ -95,15 +95,19 @@ def _row(page: FocusPage, k: int) -> dict[str, Any]:
     name = text.name(key[0]) + frame
     return {
         "name": name,
-        "score": text.fixed(values["focus_score"], 1),
-        "std": text.fixed(values["focus_score_std"], 1),
+        "score": _known(values["focus_score"], 1),
+        "std": _known(values["focus_score_std"], 1),
         "gate": str(values["focus_gate"]),
-        "blur_px": text.fixed(values["focus_blur_px"], 1),
-        "blur_nm": text.fixed(values["focus_blur_nm"], 2),
+        "blur_px": _known(values["focus_blur_px"], 1),
+        "blur_nm": _known(values["focus_blur_nm"], 2),
         "state": _STATES.get(str(values["focus_state"]), str(values["focus_state"])),
         "reason": text.sentence(values["reason"]),
         "picture": _picture(page, key, values, name),
     }
+
+
+def _known(value: float, n_digits: int) -> str:
+    return "" if pd.isna(value) else text.fixed(value, n_digits)
 
 
 def _picture(page: FocusPage, key: tuple[str, int], values: pd.Series, name: str) -> Markup | None:
@@ -119,7 +123,8 @@ def _picture(page: FocusPage, key: tuple[str, int], values: pd.Series, name: str
         ),
     ]
     tiles = page.tiles.get(key)
-    size = max(12.0, width / 40)
+    # as large as the page's own text, at the width that pictures have there
+    size = max(12.0, width / 18)
     for tile in [] if tiles is None else tiles.to_dict("records"):
         if not np.isfinite(tile["focus_score"]):
             continue
