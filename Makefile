@@ -10,9 +10,10 @@ READY := $(VENV)/.ready
 run: setup
 	$(BIN)/luigi --module defectpipe RunAll $(ARGS)
 
-## everything that has to hold; a file of tests stays in one process, each process on one thread
+## everything that has to hold; a file of tests stays in one process, each process on one thread, slow files come first
 test: setup lint types arrows
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
+		$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(ARGS)
 
 setup: $(READY)
 

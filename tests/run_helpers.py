@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -82,3 +85,37 @@ def run(*arguments: object, cwd: Path, **variables: str) -> subprocess.Completed
     return subprocess.run(
         command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+@contextlib.contextmanager
+def started(*arguments: object, cwd: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A run under way, with the toy chain; after the block its processes are gone and its pipes closed."""
+    with subprocess.Popen(
+        command(*arguments),
+        cwd=cwd,
+        env=toy_environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            kill_all(process)
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """Kill a run and its processes: as when the machine is switched off."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for_lines(log: Path, n_lines: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a run that holds at this line (``TOY_HOLD``) is there; patience is for loaded machines."""
+    deadline = time.monotonic() + 280
+    while not log.exists() or len(log.read_text(encoding="utf-8").splitlines()) < n_lines:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{log} did not get {n_lines} lines"
+        time.sleep(0.05)

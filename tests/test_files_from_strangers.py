@@ -77,10 +77,10 @@ def test_entities_in_ome_metadata_are_refused_before_they_grow(tmp_path):
     )
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, np.zeros((HEIGHT, WIDTH), np.uint8), description=description, metadata=None)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(MicrographError, match="define entities"):
         read_micrographs(path)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def deflate_bomb(path: Path) -> None:

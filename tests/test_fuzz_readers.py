@@ -68,7 +68,7 @@ def test_every_sound_file_is_read(seeds, tmp_path):
 
 
 def test_damaged_files_are_read_or_refused_and_nothing_else(seeds):
-    began = time.monotonic()
+    began = sum(os.times()[:4])
     outcomes = Counter()
     findings = []
     for seed, outcome in fuzz(N_MUTATIONS, 0 if os.environ.get("CI") else time.time_ns(), seeds):
@@ -81,7 +81,8 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(seeds):
     assert not findings, "\n".join(findings)
     # Both happen: damage that matters, and damage that does not.
     assert min(outcomes["read"], outcomes["refused"]) > N_MUTATIONS / 10
-    assert time.monotonic() - began < 60
+    # CPU seconds, those of the child that reads among them: a loaded machine is slow, not wrong.
+    assert sum(os.times()[:4]) - began < 60
 
 
 def test_the_fuzzer_sees_a_crash_a_hang_a_large_allocation_and_a_foreign_error(seeds, monkeypatch):

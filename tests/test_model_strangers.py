@@ -174,10 +174,10 @@ def test_a_hostile_cascade_is_refused(model, before, after, reason):
     text = (model / CASCADE).read_text()
     assert before in text
     (model / CASCADE).write_text(text.replace(before, after, 1))
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ModelError, match=rf"cascade\.xml: .*{reason}"):
         LoopModel.load(vouch(model))
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def with_value(folder: Path, name: str, value: object) -> None:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from run_helpers import command, computed, run, table_bytes, toy_environment, write_folder
+from run_helpers import computed, kill_all, run, started, table_bytes, wait_for_lines, write_folder
 
 from defectpipe.io.tables import read_csv
 
@@ -30,27 +26,6 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def output(source: Path) -> Path:
     return source.with_name("in-defects")
-
-
-def start(*arguments: object, cwd: Path, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*arguments),
-        cwd=cwd,
-        env=toy_environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(log: Path, n_lines: int) -> None:
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline:
-        if log.exists() and len(log.read_text().splitlines()) >= n_lines:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{log} did not get {n_lines} lines")
 
 
 def test_from_another_folder_with_a_relative_path(source, output, tmp_path):
@@ -105,20 +80,18 @@ def test_a_killed_run_resumes_and_nothing_finished_is_done_twice(source, output,
     given = ("RunAll", "--input-dir", source, "--n-jobs", 2)
     assert run(*given, "--output-dir", undisturbed, cwd=tmp_path).returncode == 0
     log = tmp_path / "computed.log"
-    started: Counter[str] = Counter()
+    begun: set[str] = set()
     finished: set[str] = set()
     for n_lines in (3, 4):
-        process = start(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_DELAY="0.4")
-        wait_for(log, n_lines)
-        # The run and its processes: as when the machine is switched off.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with started(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_HOLD=str(n_lines)) as process:
+            wait_for_lines(log, n_lines, process)
+            kill_all(process)
         now = computed(log)
         assert not finished & set(now)
-        started.update(now)
+        begun.update(now)
         for stamp in (output / ".defectpipe").glob("*/*/*.json"):
             parts = json.loads(stamp.read_text())["parts"]
-            finished |= {line for line in started if line.split()[0] == parts.get("stage") and _is_of(stamp, line)}
+            finished |= {line for line in begun if line.split()[0] == parts.get("stage") and _is_of(stamp, line)}
     assert finished
     done = run(*given, cwd=tmp_path, TOY_LOG=str(log))
     assert done.returncode == 0
@@ -140,13 +113,13 @@ def _is_of(stamp: Path, line: str) -> bool:
 def test_a_second_run_at_once_names_the_first_and_leaves_it_alone(source, output, tmp_path):
     log = tmp_path / "computed.log"
     given = ("RunAll", "--input-dir", source, "--engine", "inline")
-    first = start(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_DELAY="0.5")
-    try:
-        wait_for(log, 1)
+    go = tmp_path / "go"
+    with started(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_HOLD="1", TOY_GO=str(go)) as first:
+        wait_for_lines(log, 1, first)
         second = run(*given, cwd=tmp_path)
         assert first.poll() is None
-    finally:
-        said, _ = first.communicate(timeout=100)
+        go.touch()
+        said, _ = first.communicate(timeout=280)
     assert second.returncode == TASK_FAILED
     assert f"process {first.pid}" in second.stderr
     assert "another run is at work" in second.stderr
@@ -157,10 +130,9 @@ def test_a_second_run_at_once_names_the_first_and_leaves_it_alone(source, output
 def test_a_run_takes_over_a_dead_ones_lock_and_respects_another_hosts(source, output, tmp_path):
     log = tmp_path / "computed.log"
     given = ("RunAll", "--input-dir", source, "--engine", "inline")
-    first = start(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_DELAY="0.5")
-    wait_for(log, 2)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
+    with started(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_HOLD="2") as first:
+        wait_for_lines(log, 2, first)
+        kill_all(first)
     lock = output / ".defectpipe" / "lock"
     owner = json.loads(lock.read_text())
     assert owner["process"] == first.pid
@@ -204,14 +176,14 @@ def test_a_run_listens_to_nobody_outside_this_machine(source, output, tmp_path):
         assert listening({os.getpid()}) >= {"00000000", LOOPBACK}
     log = tmp_path / "computed.log"
     given = ("RunAll", "--input-dir", source, "--n-jobs", 2)
-    run = start(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_DELAY="0.3")
-    try:
-        wait_for(log, 2)
+    go = tmp_path / "go"
+    with started(*given, cwd=tmp_path, TOY_LOG=str(log), TOY_HOLD="2", TOY_GO=str(go)) as run:
+        wait_for_lines(log, 2, run)
         group = {int(p.name) for p in Path("/proc").glob("[0-9]*") if _group_of(p) == run.pid}
         assert len(group) > 2
         assert listening(group) <= {LOOPBACK}
-    finally:
-        said, _ = run.communicate(timeout=100)
+        go.touch()
+        said, _ = run.communicate(timeout=280)
     assert run.returncode == 0, said
 
 

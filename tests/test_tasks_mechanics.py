@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -366,9 +367,12 @@ def test_workers_end_with_their_parent(tmp_path):
     done = subprocess.run([sys.executable, script], env=env, stdout=subprocess.PIPE, text=True, check=False)
     worker = int(done.stdout)
     deadline = time.monotonic() + 20
-    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-        if Path(f"/proc/{worker}/stat").read_text().split(")")[1].split()[0] == "Z":
-            break
+    status = Path(f"/proc/{worker}/stat")
+    while status.exists() and time.monotonic() < deadline:
+        # It may be gone between two looks.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if status.read_text().rpartition(")")[2].split()[0] == "Z":
+                break
         time.sleep(0.05)
     else:
-        assert not Path(f"/proc/{worker}").exists()
+        assert not status.exists()

@@ -1,7 +1,9 @@
 """A chain without a trained model, for tests of the tasks: dark blobs are loops, whatever they are.
 
 It stands for `defectpipe.analysis` and `defectpipe.model`. It needs milliseconds, gives the same loops every time, and
-writes a line to the file that ``TOY_LOG`` names for every stage of every frame that it computes.
+writes a line to the file that ``TOY_LOG`` names for every stage of every frame that it computes. With ``TOY_HOLD=N``
+it gets no further than that file's line N until the file that ``TOY_GO`` names is there: a test that looks at a run
+under way, or kills it, then finds it where it should be, however slow the machine.
 """
 
 from __future__ import annotations
@@ -88,8 +90,18 @@ def _compute(stage, m):
         # One write of one short line: processes do not mix theirs.
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"{stage} {m.image} {m.frame}\n")
+        if hold := os.environ.get("TOY_HOLD"):
+            _hold(Path(log), int(hold))
     if os.environ.get("TOY_KILLER") == m.image:
         os._exit(9)
     if os.environ.get("TOY_BUG") == m.image:
         raise ZeroDivisionError("the toy is broken\nin two lines")
-    time.sleep(float(os.environ.get("TOY_DELAY", "0")))
+
+
+def _hold(log, n_lines):
+    go = os.environ.get("TOY_GO")
+    deadline = time.monotonic() + 900
+    while len(log.read_text(encoding="utf-8").splitlines()) >= n_lines and not (go and os.path.exists(go)):
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody let the toy go on, or killed it")
+        time.sleep(0.05)
