@@ -269,7 +269,7 @@ def test_a_stage_looks_at_nothing_of_the_model_that_its_results_do_not_depend_on
             return whole.network
 
     whole = LoopModel.load(find_model("fecral-loops"))
-    watched = Watched(whole.path, Card(whole.card), whole.sha256)
+    watched = Watched(whole.path, Card(whole.card), whole.sha256, whole.files)
     manifest = simulate_dataset("loops", 1, 1, "demo", tmp_path / "set")
     [m] = read_micrographs(next((manifest.parent / "images").iterdir()))
     m = dataclasses.replace(m, pixels=m.pixels[:300, :400])
