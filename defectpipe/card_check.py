@@ -39,6 +39,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 _WIDTHS = (2, 1024)
 _PIXEL_SIZE_NM = (1e-4, 1e5)
+_LARGEST, _SMALLEST_SCALE = 1e4, 1e-7
 
 
 def read_card(path: Path) -> tuple[bytes, dict[str, Any]]:
@@ -98,6 +99,29 @@ def check_card(card: dict[str, Any], path: Path) -> None:
         known = {name.partition(".")[2] for name in _RANGES if name.startswith(f"{section}.")} | {"widths"}
         if unknown := sorted(set(card[section]) - known):
             raise ModelError(f"{path}: '{section}.{unknown[0][:60]}' is unknown to this version of the program.")
+    _check_predictor(card.get("predicted_f1"), path)
+
+
+def _check_predictor(values: Any, path: Path) -> None:
+    """What predicts the F1 is optional: absent, not made, or whole."""
+    if values is None or (isinstance(values, dict) and "line" not in values):
+        return
+    inside = {"predicted_f1": values}
+    calibration = _value(inside, "predicted_f1.calibration", path)
+    if not isinstance(calibration, list) or len(calibration) != 2:
+        raise ModelError(f"{path}: 'predicted_f1.calibration' is no list of two numbers; train the model again.")
+    for value in calibration:
+        _check_number(path, "predicted_f1.calibration", value, -_LARGEST, _LARGEST)
+    for name, least in (("means", -_LARGEST), ("coefficients", -_LARGEST), ("scales", _SMALLEST_SCALE)):
+        column = _value(inside, f"predicted_f1.line.{name}", path)
+        if not isinstance(column, dict):
+            raise ModelError(f"{path}: 'predicted_f1.line.{name}' holds no names and numbers; train the model again.")
+        for feature, value in column.items():
+            _check_number(path, f"predicted_f1.line.{name}.{feature[:60]}", value, least, _LARGEST)
+    _check_number(path, "predicted_f1.line.intercept", _value(inside, "predicted_f1.line.intercept", path), 0.0, 1.0)
+    for name in ("variance", "variance_per_loop", "width", "coverage"):
+        place = f"predicted_f1.interval.{name}"
+        _check_number(path, place, _value(inside, place, path), 0.0, _LARGEST)
 
 
 def _check_focus_gate(gate: Any, path: Path) -> None:

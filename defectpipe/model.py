@@ -17,6 +17,7 @@ from defectpipe.model_files import CARD, ModelFolder, file_sha256
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.onnx_check import MAX_ONNX_BYTES, check_onnx
 from defectpipe.screening.screener import BATCH, OnnxNetwork, ScreeningRecipe
+from defectpipe.statistics.predicted_f1 import F1Predictor
 
 __all__ = ["CARD", "CASCADE", "FILES", "ONNX", "WEIGHTS", "LoopModel", "file_sha256", "find_model"]
 
@@ -67,7 +68,7 @@ class LoopModel:
         check_card(files.card, files.path / CARD)
         model = cls(files.path, files.card, files.sha256, files)
         # Here, and not with the first image: a model that cannot be used stops a run before it computes anything.
-        _ = model.cascade
+        _ = model.cascade, model.f1_predictor
         check_onnx(files.content(ONNX), str(files.path / ONNX), model.seen, BATCH)
         return model
 
@@ -148,6 +149,18 @@ class LoopModel:
     def screening(self) -> ScreeningRecipe:
         """How candidates become loops."""
         return ScreeningRecipe(**self.card["screening"])
+
+    @property
+    def f1_predictor(self) -> F1Predictor | None:
+        """What predicts the F1 of an image without labels; None where its training could not make one."""
+        values = self.card.get("predicted_f1")
+        if not values or "line" not in values:
+            return None
+        try:
+            return F1Predictor.from_card(values)
+        except KeyError as error:
+            lacks = f"'predicted_f1' of the card lacks {error}"
+            raise ModelError(f"{self.path}: {lacks}; train the model again.") from error
 
     @cached_property
     def cascade(self) -> Cascade:

@@ -92,7 +92,13 @@ class FocusSettings:
 
 @dataclass(frozen=True)
 class StatisticsSettings:
-    """Intervals and scores."""
+    """Intervals and scores.
+
+    Parameters
+    ----------
+    min_predicted_f1 : float
+        Images of a lower predicted F1 are marked for review: two teams of experts agree with 0.6 to 0.75.
+    """
 
     confidence: float = 0.95
     n_resamples: int = 2000
@@ -100,6 +106,7 @@ class StatisticsSettings:
     match_iou: float = 0.4
     match_distance_px: float = 20.0
     human_seconds_per_image: float = 60.0
+    min_predicted_f1: float = 0.65
 
 
 @dataclass(frozen=True)

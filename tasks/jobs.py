@@ -228,6 +228,7 @@ def _facts(m: Micrograph) -> dict[str, Any]:
         "notes": list(m.notes),
         "constant": m.is_constant,
         "analysed_shape_px": list(m.analysed_shape),
+        "analysed_top_px": m.analysed_rows[0],
         "analysed_area_px2": m.analysed_area_px2,
         "grey_range": None if m.pixels.dtype == np.uint8 else [m.scale.low, m.scale.high],
     }

@@ -18,6 +18,7 @@ from tasks.stamps import Inputs, digest
 if TYPE_CHECKING:
     from defectpipe.focus.gate import FocusGate
     from defectpipe.io.folder import ImageFile
+    from defectpipe.statistics.predicted_f1 import F1Predictor
     from tasks.options import RunOptions
 
 STAGES = ("candidates", "screening", "measurement")
@@ -48,6 +49,8 @@ class ModelInfo:
     decisive: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     threshold: float | None = None
     focus_gate: Mapping[str, Any] | None = None
+    predictor: F1Predictor | None = None
+    working_pixel_size_nm: float | None = None
 
     @property
     def shown_name(self) -> str:
@@ -253,6 +256,8 @@ def find_model_info(name: str) -> ModelInfo:
         decisive,
         model.threshold,
         model.focus_gate,
+        model.f1_predictor,
+        model.working_pixel_size_nm,
     )
 
 

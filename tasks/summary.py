@@ -139,6 +139,17 @@ def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
     }
     if plan.focus is not None:
         found["focus"] = _focus(plan, good)
+    predicted = images.set_index("image")["predicted_f1"].dropna()
+    if len(predicted):
+        least = plan.settings.statistics.min_predicted_f1
+        low = predicted[predicted < least]
+        found["predicted_f1"] = {
+            "n_images": len(predicted),
+            "median": float(predicted.median()),
+            "below": least,
+            "n_below": len(low),
+            "images_below": sorted(set(low.index)),
+        }
     if plan.labels_dir is not None:
         evaluation = read_evaluation(plan)
         found["labels"] = evaluation["labels"]
@@ -228,7 +239,13 @@ def _density_line(pooled: dict[str, Any]) -> str:
 
 def _label_line(summary: dict[str, Any]) -> str:
     if "labels" not in summary:
-        return "no labels were given: how many loops are missed or false is not known"
+        if "predicted_f1" not in summary:
+            return "no labels were given: how many loops are missed or false is not known"
+        of = summary["predicted_f1"]
+        return (
+            f"no labels were given; from how the loops score, F1 is predicted to be {of['median']:.2f} in the median "
+            f"image, and below {of['below']:g} in {of['n_below']} of {of['n_images']}"
+        )
     scores = [
         f"{rule}: recall {of['recall']:.3f}, precision {of['precision']:.3f}"
         for rule, of in summary["agreement"].items()

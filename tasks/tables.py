@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from defectpipe.settings import Settings
 from tasks.base import FolderTask
 from tasks.corrections import awaits_corrections, loops_result, read_corrections, shard_parts
 from tasks.plan import FOCUS, Plan, ResultFiles
+from tasks.predictions import PredictionJob, predict, prediction_jobs
 from tasks.session import Session
 from tasks.stages import MeasureLoops, ShardTask
 from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, read_stamp, stale_because, write_stamp
@@ -40,6 +41,7 @@ class CollectJob:
 
     images: Sequence[tuple[str, str, ResultFiles, str, ResultFiles | None]]
     gate: FocusGate | None
+    predictions: Mapping[str, PredictionJob]
     settings: Settings
     inputs: Inputs
     tables: ShardTables
@@ -138,7 +140,8 @@ def make_collect_job(plan: Plan, shard: int) -> CollectJob:
         )
         for image in plan.shards[shard]
     ]
-    return CollectJob(images, focus, plan.settings, _inputs(plan, shard), shard_tables(plan, shard))
+    predictions = prediction_jobs(plan, plan.shards[shard])
+    return CollectJob(images, focus, predictions, plan.settings, _inputs(plan, shard), shard_tables(plan, shard))
 
 
 def collect(job: CollectJob) -> None:
@@ -163,7 +166,8 @@ def collect(job: CollectJob) -> None:
         for facts in stamp.frames:
             facts = facts | sharpness.get(facts["frame"], {})
             own = loops[loops["frame"] == facts["frame"]]
-            rows.append({"image": image, "sha256": sha256} | image_row(facts, own, job.settings, doubt))
+            predicted = predict(job.predictions[image], facts) if image in job.predictions else None
+            rows.append({"image": image, "sha256": sha256} | image_row(facts, own, job.settings, doubt, predicted))
     job.tables.stamp.unlink(missing_ok=True)
     write_parquet(images_table(rows), job.tables.images)
     write_parquet(pd.concat(found, ignore_index=True), job.tables.loops)
@@ -190,5 +194,10 @@ def _focus_facts(result: ResultFiles, gate: FocusGate | None) -> dict[int, dict[
 
 def _inputs(plan: Plan, shard: int) -> Inputs:
     images = digest(list(plan.shards[shard]))
-    parts = {"tables": TABLES_VERSION, "list of images": images}
+    predictor = plan.model.predictor
+    parts = {
+        "tables": TABLES_VERSION,
+        "list of images": images,
+        "predicted F1": None if predictor is None else digest([predictor.to_card(), plan.model.working_pixel_size_nm]),
+    }
     return Inputs(parts | shard_parts(plan, shard) | plan.focus_parts(shard) | plan.settings_of("statistics"))

@@ -38,7 +38,7 @@ CONTRACT_IMAGES = (
     "std_diameter_nm,mean_diameter_nm_ci_low,mean_diameter_nm_ci_high,areal_density_per_m2,"
     "areal_density_per_m2_ci_low,areal_density_per_m2_ci_high,n_labels,labels_mean_diameter_px,"
     "labels_std_diameter_px,recall,precision,recall_20px,precision_20px,n_moved,n_added,n_deleted,"
-    "focus_score_std,focus_blur_px,focus_blur_nm,focus_state"
+    "focus_score_std,focus_blur_px,focus_blur_nm,focus_state,predicted_f1,predicted_f1_low,predicted_f1_high"
 )
 CONTRACT_LOOPS = (
     "image,frame,loop_id,x_px,y_px,x0_px,y0_px,x1_px,y1_px,diameter_px,minor_px,angle_deg,area_px2,feret_px,"

@@ -58,6 +58,9 @@ _IMAGE_TYPES = {
     "focus_blur_px": "float64",
     "focus_blur_nm": "float64",
     "focus_state": "str",
+    "predicted_f1": "float64",
+    "predicted_f1_low": "float64",
+    "predicted_f1_high": "float64",
 }
 _LOOP_TYPES = {
     "image": "str",

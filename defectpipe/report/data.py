@@ -55,6 +55,17 @@ class ReportData:
         return bool(self.images["pixel_size_nm"].notna().any())
 
     @property
+    def has_predictions(self) -> bool:
+        """Whether any image has a predicted F1."""
+        return bool(self.images["predicted_f1"].notna().any())
+
+    @property
+    def n_low_predictions(self) -> int:
+        """Images whose predicted F1 is too low to trust them."""
+        least = self.summary["settings"]["statistics"]["min_predicted_f1"]
+        return int((self.images["predicted_f1"] < least).sum())
+
+    @property
     def unit(self) -> str:
         """Unit of the diameters."""
         return "nm" if self.has_nm else "px"

@@ -79,7 +79,7 @@ class Findings:
 
 
 def order_by_need(images: pd.DataFrame, loops: pd.DataFrame, f1: Mapping[str, float | None]) -> list[Need]:
-    """All rows of ``images.csv``, the worst first: failed, to review, then by F1, then by how sure the screener is.
+    """All rows of ``images.csv``, the worst first: failed, to review, then by F1, by predicted F1, by the scores.
 
     Parameters
     ----------
@@ -91,12 +91,16 @@ def order_by_need(images: pd.DataFrame, loops: pd.DataFrame, f1: Mapping[str, fl
     scores = loops.groupby(["image", "frame"])["screening_score"].median().to_dict() if len(loops) else {}
     keys: list[tuple[Any, ...]] = []
     reasons = []
-    for row, (image, frame, status) in enumerate(zip(images["image"], images["frame"], images["status"], strict=True)):
+    columns = (images[name] for name in ("image", "frame", "status", "predicted_f1"))
+    for row, (image, frame, status, guess) in enumerate(zip(*columns, strict=True)):
         score, agreement = text.known(scores.get((image, frame))), f1.get(image) if frame == 0 else None
+        predicted = text.known(guess)
         if status == "failed":
             reasons.append("failed")
         elif agreement is not None:
             reasons.append(("to review; " if status == "review" else "") + f"F1 {agreement:.2f} beside the labels")
+        elif predicted is not None:
+            reasons.append(("to review; " if status == "review" else "") + f"predicted F1 {predicted:.2f}")
         elif status == "review":
             reasons.append("to review")
         elif score is not None:
@@ -104,7 +108,7 @@ def order_by_need(images: pd.DataFrame, loops: pd.DataFrame, f1: Mapping[str, fl
         else:
             reasons.append("nothing found")
         rank = {"failed": 0, "review": 1}.get(status, 2)
-        keys.append((rank, math.inf if agreement is None else agreement, math.inf if score is None else score, row))
+        keys.append((rank, *(math.inf if v is None else v for v in (agreement, predicted, score)), row))
     return [Need(row, reasons[row]) for row in sorted(range(len(keys)), key=keys.__getitem__)]
 
 

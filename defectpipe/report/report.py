@@ -111,6 +111,8 @@ def _row(data: ReportData, row: int, pictured: set[tuple[str, int]], exponent: i
         "density_interval": text.between(density_low, density_high, 2),
         "focus": text.fixed(values["focus_score"], 1),
         "gate": "" if values["focus_gate"] in ("", "ok") else str(values["focus_gate"]),
+        "predicted": text.fixed(values["predicted_f1"], 2),
+        "predicted_interval": text.between(values["predicted_f1_low"], values["predicted_f1_high"], 2),
         "n_labels": text.count(values["n_labels"]),
         "recall": text.fixed(values["recall"], 3),
         "precision": text.fixed(values["precision"], 3),
@@ -124,6 +126,7 @@ def _row(data: ReportData, row: int, pictured: set[tuple[str, int]], exponent: i
             "density": _key(density),
             "recall": _key(values["recall"]),
             "precision": _key(values["precision"]),
+            "predicted": _key(values["predicted_f1"]),
         },
     }
 

@@ -38,6 +38,10 @@ def headline(data: ReportData) -> list[Card]:
             note = f"{scores[part]} of {scores[of]} {what}"
             shown = f"{confidence} interval {interval}; {note}" if interval else note
             cards.append(_card(ratio.capitalize(), text.fixed(scores[ratio], 3), "", shown, "#agreement"))
+    elif data.has_predictions:
+        predicted = data.images["predicted_f1"].dropna()
+        note = f"no labels; {data.n_low_predictions} of {len(predicted)} images too low to trust"
+        cards.append(_card("Predicted F1, median", text.fixed(predicted.median(), 2), "", note, "#by-image"))
     n_ok = pooled["n_images"] - pooled["n_review"] - pooled["n_failed"]
     status = f"{n_ok} ok, {pooled['n_review']} to review, {pooled['n_failed']} failed"
     cards.append(_card("Images and frames", text.count(pooled["n_images"]), "", status))
@@ -137,6 +141,12 @@ def image_figures(data: ReportData) -> list[dict[str, Any]]:
         title, ends = "Areal density of each image", (density[:, 1], density[:, 2])
         svg = figures.image_by_image(title, label, density[:, 0], ends, of_all, names, links)
         out.append({"svg": svg, "caption": "Bars: exact Poisson intervals of the counts."})
+    predicted, low, high = (images[f"predicted_f1{end}"].to_numpy(float) for end in ("", "_low", "_high"))
+    if np.isfinite(predicted).any():
+        title, known = "Predicted F1 of each image", (None, None, None)
+        svg = figures.image_by_image(title, "predicted F1", predicted, (low, high), known, names, links)
+        note = "From how the loops score, not from labels. Bars hold nine of ten images that the model never saw."
+        out.append({"svg": svg, "caption": note})
     focus = images["focus_score"].to_numpy(float)
     if np.isfinite(focus).any():
         values = density[:, 0] if np.isfinite(density).any() else images["n_loops"].to_numpy(float, na_value=np.nan)

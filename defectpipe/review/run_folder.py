@@ -24,6 +24,7 @@ from defectpipe.report.overlays import draw_overlay
 from defectpipe.settings import Settings
 from defectpipe.statistics import reference_expert
 from defectpipe.statistics.agreement import LABELLED_FRAME
+from defectpipe.statistics.predicted_f1 import F1Predictor
 
 _BOX_COLUMNS = ["x0_px", "y0_px", "x1_px", "y1_px"]
 Labels = Mapping[str, Mapping[str, pd.DataFrame]]
@@ -135,6 +136,14 @@ class RunFolder:
         if found.sha256 != self.summary["model"]["sha256"]:
             raise ModelError(f"{found.path}: this is not the model that the run was made with; give its path as model.")
         return found
+
+    @cached_property
+    def predictor(self) -> F1Predictor | None:
+        """What predicted the F1 of the images; None where the model does not, or is not at hand."""
+        try:
+            return self.model.f1_predictor
+        except ModelError:
+            return None
 
     @cached_property
     def labels(self) -> Labels:

@@ -17,6 +17,7 @@ from defectpipe.statistics import agreement, evaluate, pooled_summary
 from defectpipe.statistics.agreement import LABELLED_FRAME
 from defectpipe.statistics.images import image_row
 from defectpipe.statistics.pooling import rule_name
+from defectpipe.statistics.predicted_f1 import Prediction, predict_frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def at_threshold(
             own = found[found["frame"] == facts["frame"]]
             own = loops_table(own.assign(loop_id=np.arange(1, len(own) + 1)))
             parts.append(own)
-            row = _row(run, image, facts, own, count_border)
+            row = _row(run, image, facts, own, count_border, threshold)
             rows.append({"image": image, "sha256": hashes[image]} | row)
     failed = run.images[run.images["status"] == "failed"]
     made = [images_table(rows), *([images_table(failed)] if len(failed) else [])]
@@ -145,19 +146,32 @@ def agreement_of(run: RunFolder, selection: Selection, labels: Labels | None = N
     )
 
 
-def _row(run: RunFolder, image: str, facts: dict[str, Any], loops: pd.DataFrame, count_border: bool) -> dict[str, Any]:
+def _row(
+    run: RunFolder, image: str, facts: dict[str, Any], loops: pd.DataFrame, count_border: bool, threshold: float
+) -> dict[str, Any]:
     settings = run.settings
+    predicted = _predicted(run, image, facts, threshold)
     if count_border:
         # No strip along the border is left out then.
         measurement = dataclasses.replace(settings.measurement, border_margin_px=0.0)
-        row = image_row(facts, _counted(loops), dataclasses.replace(settings, measurement=measurement))
+        counted = dataclasses.replace(settings, measurement=measurement)
+        row = image_row(facts, _counted(loops), counted, predicted=predicted)
     else:
-        row = image_row(facts, loops, settings)
+        row = image_row(facts, loops, settings, predicted=predicted)
     labels = run.labels_of(image) if facts["frame"] == LABELLED_FRAME else None
     if labels is not None:
         shape = (facts["height_px"], facts["width_px"])
         row |= agreement(loops, labels, shape, box_convention=run.box_convention, settings=settings)
     return row
+
+
+def _predicted(run: RunFolder, image: str, facts: dict[str, Any], threshold: float) -> Prediction | None:
+    if run.predictor is None:
+        return None
+    screened = run.screened
+    own = screened[(screened["image"] == image) & (screened["frame"] == facts["frame"])]
+    margin_px = run.settings.measurement.border_margin_px
+    return predict_frame(run.predictor, own, facts, threshold, run.model.working_pixel_size_nm, margin_px)
 
 
 def _counted(loops: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import onnxruntime
 
-from defectpipe.boxes import shrink, suppress
+from defectpipe.boxes import suppress
 from defectpipe.errors import ModelError
 from defectpipe.screening.crops import Crops, CropSource
 from defectpipe.screening.network import ScreenerRecipe
@@ -20,9 +20,6 @@ from defectpipe.screening.samples import apply_targets
 BATCH = 64
 # The second look, on a better box and four views, counts twice.
 _WEIGHT_OF_SECOND = 2.0
-# Its views: mirrored along x, along y, turned over the diagonal, and the box's sides multiplied by this. No two show
-# the loop alike, and the scales are in the middle of those that the network was trained on.
-_VIEWS = ((1, 1, False, 1.07), (-1, 1, True, 0.87), (1, -1, True, 1.13), (-1, -1, False, 0.93))
 _ANCHOR_LOOPS = 5
 # Boxes of the second look lie on this grid: OpenCV resamples on one of 1/32 px, where the last digit of a float32 would
 # otherwise decide between two neighbours.
@@ -44,7 +41,7 @@ class ScreeningRecipe:
     first_overlap : float
         Overlap at which corrected boxes are taken for one loop before the second look.
     second_look_above : float
-        Candidates of at least this probability are looked at again, on their corrected box, four ways.
+        Candidates of at least this probability are looked at again, on their corrected box and mirrored three ways.
     max_overlap : float
         Overlap at which the weaker of two loops is dropped.
     image_share : float
@@ -122,7 +119,7 @@ class Screened:
 def screen(
     grey: np.ndarray | Crops, candidates: np.ndarray, network: Network, seen: ScreenerRecipe, recipe: ScreeningRecipe
 ) -> Screened:
-    """Judge candidates and correct their boxes, twice: the second look is on the corrected box, four ways.
+    """Judge candidates and correct their boxes, twice: the second look is on the corrected box and its mirror images.
 
     Parameters
     ----------
@@ -142,9 +139,12 @@ def screen(
     boxes, logits = apply_targets(candidates, answers[:, 1:]), answers[:, 0].astype(float)
     kept = suppress(boxes, logits, recipe.first_overlap)
     kept = kept[_probability(logits[kept]) >= recipe.second_look_above]
-    boxes, logits = boxes[kept], logits[kept]
-    boxes, second = _second_look(source, np.rint(boxes * _PLACES_A_PX) / _PLACES_A_PX, network, seen)
-    logits = (logits + _WEIGHT_OF_SECOND * second) / (1 + _WEIGHT_OF_SECOND)
+    boxes, logits = np.rint(boxes[kept] * _PLACES_A_PX) / _PLACES_A_PX, logits[kept]
+    answers = _mirrored_answers(source, boxes, network, seen)
+    boxes, logits = (
+        apply_targets(boxes, answers[:, 1:]),
+        (logits + _WEIGHT_OF_SECOND * answers[:, 0]) / (1 + _WEIGHT_OF_SECOND),
+    )
     final = suppress(boxes, logits, recipe.max_overlap)
     relative = logits[final] - recipe.image_share * (anchor(logits[final]) - recipe.usual_anchor)
     return Screened(boxes[final], _probability(relative), kept[final])
@@ -162,21 +162,16 @@ def _answers(source: Crops, boxes: np.ndarray, network: Network, seen: ScreenerR
     return answers
 
 
-def _second_look(
-    source: Crops, boxes: np.ndarray, network: Network, seen: ScreenerRecipe
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the boxes and of the logits that the network gives to several views of each box."""
-    corrected, logits = np.zeros((len(boxes), 4)), np.zeros(len(boxes))
+def _mirrored_answers(source: Crops, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
+    """Mean of the answers to each crop and its mirror images, turned back."""
+    total = np.zeros((len(boxes), 5), np.float32)
     for part in source.parts(boxes):
-        for x, y, turned, scale in _VIEWS:
-            shown = shrink(boxes[part], 1 / scale)
-            crops = source.cut(shown, seen.crop_px, seen.context)[:, ::y, ::x]
-            crops = crops.transpose(0, 2, 1) if turned else crops
-            answers = network(np.ascontiguousarray(crops[..., None]))
-            targets = answers[:, [2, 1, 4, 3]] if turned else answers[:, 1:]
-            corrected[part] += apply_targets(shown, targets * np.array([x, y, 1, 1], np.float32))
-            logits[part] += answers[:, 0]
-    return corrected / len(_VIEWS), logits / len(_VIEWS)
+        crops = source.cut(boxes[part], seen.crop_px, seen.context)[..., None]
+        for x in (1, -1):
+            for y in (1, -1):
+                answers = network(np.ascontiguousarray(crops[:, ::y, ::x]))
+                total[part] += answers * np.array([1, x, y, 1, 1], np.float32)
+    return total / 4
 
 
 def _probability(logits: np.ndarray) -> np.ndarray:

@@ -12,11 +12,29 @@ from defectpipe.io.tables import CORRECTION_COUNTS, FOCUS_COLUMNS
 from defectpipe.settings import Settings, StatisticsSettings
 from defectpipe.statistics.densities import areal_density_per_px2, density_interval
 from defectpipe.statistics.distributions import mean_and_std, mean_interval
+from defectpipe.statistics.predicted_f1 import Prediction
 
 NM_PER_M = 1e9
 
 
-def image_row(facts: Mapping[str, Any], loops: pd.DataFrame, settings: Settings, doubt: str = "") -> dict[str, Any]:
+_SEEN = {
+    "expected_f1": "how its loops score",
+    "anchor_logit": "how its best loops score",
+    "mean_logit": "how its loops score",
+    "spread_of_logits": "how widely its loops' scores spread",
+    "log_loops": "the number of its loops",
+    "log_listed": "the number of things that look like loops",
+    "log_pixel_size": "its pixel size",
+}
+
+
+def image_row(
+    facts: Mapping[str, Any],
+    loops: pd.DataFrame,
+    settings: Settings,
+    doubt: str = "",
+    predicted: Prediction | None = None,
+) -> dict[str, Any]:
     """A row of ``images.csv`` for one frame that could be analysed, without ``image``, ``sha256`` and agreement.
 
     Parameters
@@ -31,6 +49,8 @@ def image_row(facts: Mapping[str, Any], loops: pd.DataFrame, settings: Settings,
     settings : Settings
     doubt : str
         Why its corrections could not be read.
+    predicted : Prediction, optional
+        Of its F1; None: there is none.
     """
     height, width = facts["analysed_shape_px"]
     doubts = [f"not corrected: {doubt}"] if doubt else []
@@ -41,6 +61,8 @@ def image_row(facts: Mapping[str, Any], loops: pd.DataFrame, settings: Settings,
     poor = int((loops["fit_quality"] < settings.measurement.min_fit_quality).sum())
     if poor:
         doubts.append(f"{poor} of {len(loops)} loops could not be measured well")
+    if predicted is not None:
+        doubts += _prediction_doubts(predicted, settings.statistics.min_predicted_f1)
     return {
         "frame": facts["frame"],
         "status": "review" if doubts else "ok",
@@ -52,6 +74,9 @@ def image_row(facts: Mapping[str, Any], loops: pd.DataFrame, settings: Settings,
         "pixel_size_source": facts["pixel_size_source"],
         "magnification": facts["magnification"],
         **{name: facts.get(name) for name in (*CORRECTION_COUNTS, *FOCUS_COLUMNS)},
+        "predicted_f1": None if predicted is None else predicted.f1,
+        "predicted_f1_low": None if predicted is None else predicted.low,
+        "predicted_f1_high": None if predicted is None else predicted.high,
     } | image_statistics(
         loops,
         (height, width),
@@ -125,6 +150,16 @@ def image_statistics(
         "areal_density_per_m2_ci_low": density_low,
         "areal_density_per_m2_ci_high": density_high,
     }
+
+
+def _prediction_doubts(predicted: Prediction, least: float) -> list[str]:
+    doubts = []
+    if predicted.f1 < least:
+        doubts.append(f"predicted F1 {predicted.f1:.2f}, below {least:g}: compare it with labels before you trust it")
+    if predicted.strange:
+        seen = ", ".join(dict.fromkeys(_SEEN[name] for name in predicted.strange))
+        doubts.append(f"unlike the images that the model was judged on in {seen}")
+    return doubts
 
 
 def _scaled(value: float | None, factor: float | None) -> float | None:

@@ -36,6 +36,7 @@ from defectpipe.training.part import (
     train_part,
     working_copy,
 )
+from defectpipe.training.predicted_f1 import judge_images, predicted_f1_card
 from defectpipe.training.recipe import TrainingRecipe
 from defectpipe.training.workspace import PartJob, fingerprint, store_images, write_card
 
@@ -138,6 +139,8 @@ def train_loop_model(
         write_parquet(degraded, target / HELD_OUT_FOLDER / "degraded.parquet")
     usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
     card = model_card(name, usage, figures, held_out, sizes, recipe, seed) | {"focus_gate": gate}
+    known_sizes = {i.micrograph.image: i.micrograph.pixel_size_nm for i in images}
+    card["predicted_f1"] = predicted_f1_card(judge_images(held_out, thresholds, known_sizes, working_size, degraded))
     if corrected := [len(i.labels) for i in images if i.corrected]:
         card["data"] |= {"n_images_from_corrections": len(corrected), "n_labels_from_corrections": sum(corrected)}
     write_card(target / CARD, card)

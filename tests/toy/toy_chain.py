@@ -22,6 +22,7 @@ class LoopModel:
     threshold = 0.5
     sha256 = os.environ.get("TOY_MODEL", "0" * 64)
     working_pixel_size_nm: float | None = None
+    f1_predictor = None
 
     @classmethod
     def load(cls, path):
