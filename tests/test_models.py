@@ -6,22 +6,31 @@ import json
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from defectpipe.focus.backbones import find_backbone, prepare
+from defectpipe.focus.model import WEIGHTS as FOCUS_WEIGHTS
+from defectpipe.focus.model import FocusModel
 from defectpipe.model import WEIGHTS, LoopModel
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-SHIPPED = sorted(card.parent.name for card in MODELS.glob("*/card.json"))
+# The card of a loop model states no kind.
+KINDS = {
+    card.parent.name: json.loads(card.read_text(encoding="utf-8")).get("kind") for card in MODELS.glob("*/card.json")
+}
+LOOPS, FOCUS = (sorted(name for name, kind in KINDS.items() if kind == of) for of in (None, "focus"))
 
 
 def test_the_default_model_ships() -> None:
-    assert "fecral-loops" in SHIPPED
-    total = sum(file.stat().st_size for name in SHIPPED for file in (MODELS / name).rglob("*") if file.is_file())
+    assert "fecral-loops" in LOOPS
+    assert len(LOOPS) + len(FOCUS) == len(KINDS)
+    total = sum(file.stat().st_size for name in KINDS for file in (MODELS / name).rglob("*") if file.is_file())
     assert total < 20 * 2**20
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", LOOPS)
 def test_a_shipped_model_is_whole_and_tells_its_source(name: str) -> None:
     model = LoopModel.load(MODELS / name)
     assert model.name == name
@@ -33,7 +42,7 @@ def test_a_shipped_model_is_whole_and_tells_its_source(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", LOOPS)
 def test_the_shipped_weights_say_what_the_shipped_onnx_says(name: str) -> None:
     from defectpipe.screening.network import build_network
 
@@ -45,6 +54,35 @@ def test_the_shipped_weights_say_what_the_shipped_onnx_says(name: str) -> None:
         network.load_weights(model.path / WEIGHTS)
         keras_says = network.predict_on_batch(crops)
     np.testing.assert_allclose(model.network(crops), keras_says, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", FOCUS)
+def test_a_shipped_focus_model_is_whole_and_tells_its_source(name: str) -> None:
+    model = FocusModel.load(MODELS / name)
+    assert model.name == name
+    for key in ("source", "licence"):
+        assert model.card["data"][key] not in ("", "not stated")
+    assert model.error_std > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOCUS)
+def test_the_shipped_focus_weights_say_what_the_shipped_onnx_says(name: str) -> None:
+    model = FocusModel.load(MODELS / name)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(128, 20, (12, *model.patch_px)).astype(np.float32)
+    patches = np.array([cv2.GaussianBlur(patch, (0, 0), 0.5 + 0.4 * i) for i, patch in enumerate(noise)])
+    told = 5000.0 if model.uses_magnification else None
+    inputs = prepare(model.card["backbone"], patches, None if told is None else np.full(len(patches), told))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = find_backbone(model.card["backbone"]).build(model.patch_px, model.uses_magnification)
+        network.load_weights(model.path / FOCUS_WEIGHTS)
+        values = list(inputs.values())
+        keras_says = network.predict_on_batch(values if len(values) > 1 else values[0])[:, 0]
+    scores = model.scores(patches, told)
+    np.testing.assert_allclose(scores, np.clip(keras_says, 0, 10), atol=1e-3)
+    assert np.ptp(scores) > 1
 
 
 def test_the_readme_quotes_the_card() -> None:
