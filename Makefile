@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training focus-benchmark focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 focus-benchmark focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -70,6 +70,10 @@ train-fecral: setup
 ## every figure of the card, from the held-out tables that it ships with
 bench-fecral: setup
 	$(BIN)/python benchmarks/fecral_figures.py
+
+## the predicted F1 of images without labels, judged on folds that it was not made from
+bench-predicted-f1: setup
+	$(BIN)/python benchmarks/predicted_f1.py $(ARGS)
 
 ## CPU time over that of a published cascade: make bench-speed CASCADE=file.xml
 bench-speed: setup
