@@ -204,12 +204,14 @@ def test_a_card_keeps_the_predictor_and_a_damaged_one_is_refused() -> None:
 def test_the_shipped_model_predicts() -> None:
     predictor = LoopModel.load(MODELS / "fecral-loops").f1_predictor
     assert predictor is not None
-    good, poor = (predictor.predict(np.full(30, s), 0.53, 1.0) for s in (0.85, 0.55))
+    good, poor = (predictor.predict(np.linspace(0.2, highest, 60), 0.53, 1.0) for highest in (0.88, 0.65))
     assert good is not None
     assert poor is not None
     assert poor.f1 < good.f1
     assert good.low < good.f1 < good.high
-    assert "mean_logit" in good.strange
+    odd = predictor.predict(np.full(30, 0.85), 0.53, 1.0)
+    assert odd is not None
+    assert "mean_logit" in odd.strange
     far = predictor.predict(np.linspace(0.2, 0.8, 40), 0.53, 30.0)
     assert far is not None
     assert far.strange == ("log_pixel_size",)
