@@ -28,7 +28,7 @@ def test_a_run_indexes_searches_and_exports(source, tmp_path):
     assert (again.returncode, again.stderr) == (0, "")
     assert "unchanged, not read again: 1" in again.stdout
     found = run(
-        *("SearchCatalogue", "--catalogue-file", "c.duckdb", "--text", "FIELD 1"),
+        *("SearchCatalogue", "--catalogue-file", "c.duckdb", "--text", "FIELD 1.TIF"),
         *("--where", "n_loops=1..5, pixel_size_nm=0.5", "--export-dir", "picked"),
         cwd=tmp_path,
     )
