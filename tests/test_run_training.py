@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ import pytest
 from run_helpers import ROOT, command, table_bytes
 
 from defectpipe.io.tables import read_csv
+from defectpipe.simulation.dataset import simulate_dataset
+from defectpipe.simulation.loops.presets import PRESETS
 
 RECIPE = {
     "n_folds": 2,
@@ -38,10 +41,10 @@ def training(place: Path, *more: object) -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with four simulated images, and a small model trained on them."""
+    """A working directory with four small simulated images, and a small model trained on them."""
     place = tmp_path_factory.mktemp("training")
     (place / "recipe.json").write_text(json.dumps(RECIPE))
-    assert run("SimulateDataset", "--n", 4, "--seed", 5, "--output-dir", "set", cwd=place).returncode == 0
+    simulate_dataset("loops", 4, 5, dataclasses.replace(PRESETS["demo"], shape=(450, 600)), place / "set")
     done = run(*training(place), cwd=place)
     assert done.returncode == 0, done.stderr
     return place
