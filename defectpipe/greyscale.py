@@ -114,7 +114,7 @@ def scale_of_array(pixels: np.ndarray, left_out: np.ndarray | None = None) -> Gr
     every = bool(counts.all())
     is_8_bit = pixels.dtype == np.uint8
     with np.errstate(invalid="ignore"):
-        values = (pixels if every else pixels[counts]).astype(np.uint8 if is_8_bit else np.float64)
+        values: np.ndarray = (pixels if every else pixels[counts]).astype(np.uint8 if is_8_bit else np.float64)
     if values.size == 0:
         return GreyScale(0.0, 0.0, 0.0)
     # Of complete images nothing is missing.
