@@ -13,7 +13,7 @@ from defectpipe.detection.cascade import Cascade
 from defectpipe.detection.opencv_xml import MAX_XML_BYTES, read_cascade
 from defectpipe.detection.scan import ScanRecipe
 from defectpipe.errors import ModelError
-from defectpipe.model_files import CARD, ModelFolder, file_sha256
+from defectpipe.model_files import CARD, FolderModel, ModelFolder, file_sha256
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.onnx_check import MAX_ONNX_BYTES, check_onnx
 from defectpipe.screening.screener import BATCH, OnnxNetwork, ScreeningRecipe
@@ -36,24 +36,8 @@ _CARD_USED = {
 
 
 @dataclass(frozen=True, eq=False)
-class LoopModel:
-    """A model that finds loops.
-
-    Attributes
-    ----------
-    path : Path
-        Its folder.
-    card : dict
-        Contents of ``card.json``: data, source, licence, conventions, recipes, figures, hashes.
-    sha256 : str
-        Hash over all its files.
-    files : ModelFolder
-    """
-
-    path: Path
-    card: dict[str, Any]
-    sha256: str
-    files: ModelFolder
+class LoopModel(FolderModel):
+    """A model that finds loops; its card holds data, source, licence, conventions, recipes, figures, hashes."""
 
     @classmethod
     def load(cls, path: Path) -> LoopModel:
@@ -89,20 +73,9 @@ class LoopModel:
         return files | {CARD: {field: self.card.get(field) for field in _CARD_USED[stage]}}
 
     @property
-    def name(self) -> str:
-        """Its name, as the card gives it."""
-        return str(self.card.get("name", self.path.name))
-
-    @property
     def box_convention(self) -> str:
         """Convention of the boxes that it gives: ``tight`` or ``padded``."""
         return str(self.card["box_convention"])
-
-    @property
-    def working_pixel_size_nm(self) -> float | None:
-        """Pixel size to which images are reduced before it sees them; None: they are not."""
-        size = self.card["working_pixel_size_nm"]
-        return None if size is None else float(size)
 
     @property
     def threshold(self) -> float:

@@ -80,6 +80,38 @@ class ModelFolder:
         return digest
 
 
+@dataclass(frozen=True, eq=False)
+class FolderModel:
+    """What every kind of model is: a checked folder, and what its card says.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    card : dict
+        Contents of ``card.json``.
+    sha256 : str
+        Hash over all its files.
+    files : ModelFolder
+    """
+
+    path: Path
+    card: dict[str, Any]
+    sha256: str
+    files: ModelFolder
+
+    @property
+    def name(self) -> str:
+        """Its name, as the card gives it."""
+        return str(self.card.get("name", self.path.name))
+
+    @property
+    def working_pixel_size_nm(self) -> float | None:
+        """Pixel size to which images are reduced before it sees them; None: they are not."""
+        size = self.card.get("working_pixel_size_nm")
+        return None if size is None else float(size)
+
+
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes, hexadecimal."""
     with path.open("rb") as file:

@@ -171,12 +171,7 @@ def _assess(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         tables.append(pd.DataFrame({"frame": m.frame, **boxes, "focus_score": found.tiles.ravel()}))
         facts.append(
             {
-                "frame": m.frame,
-                "height_px": m.shape[0],
-                "width_px": m.shape[1],
-                "pixel_size_nm": m.pixel_size_nm,
-                "pixel_size_source": m.calibration.source if m.calibration else "",
-                "magnification": m.magnification,
+                **_picture(m),
                 "modality": m.modality or "",
                 "focus_score": found.score,
                 "focus_score_std": found.score_std,
@@ -214,10 +209,8 @@ def stage_function(job: StageJob, m: Micrograph) -> Callable[[pd.DataFrame], pd.
     return lambda above: _stage_function(job.stage)(m, above, model, job.settings)
 
 
-def _facts(m: Micrograph) -> dict[str, Any]:
-    """What the tables say of a frame, so that nothing has to read the image again to write them."""
-    import numpy as np
-
+def _picture(m: Micrograph) -> dict[str, Any]:
+    """Which frame it is, its size and its scale."""
     return {
         "frame": m.frame,
         "height_px": m.shape[0],
@@ -225,6 +218,15 @@ def _facts(m: Micrograph) -> dict[str, Any]:
         "pixel_size_nm": m.pixel_size_nm,
         "pixel_size_source": m.calibration.source if m.calibration else "",
         "magnification": m.magnification,
+    }
+
+
+def _facts(m: Micrograph) -> dict[str, Any]:
+    """What the tables say of a frame, so that nothing has to read the image again to write them."""
+    import numpy as np
+
+    return {
+        **_picture(m),
         "notes": list(m.notes),
         "constant": m.is_constant,
         "analysed_shape_px": list(m.analysed_shape),

@@ -112,6 +112,11 @@ class Plan:
     focus: FocusInfo | None = None
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that an image goes through."""
+        return STAGES if self.focus is None else (*STAGES, FOCUS)
+
+    @property
     def state_dir(self) -> Path:
         """Where everything lives that is not for people."""
         return self.output_dir / STATE_FOLDER

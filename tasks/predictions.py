@@ -35,12 +35,17 @@ def prediction_jobs(plan: Plan, images: Sequence[str]) -> dict[str, PredictionJo
     }
 
 
-def predict(job: PredictionJob, facts: Mapping[str, Any]) -> Prediction | None:
-    """Predicted F1 of one frame, known by its facts."""
+def predict(job: PredictionJob, frames: Sequence[Mapping[str, Any]]) -> dict[int, Prediction | None]:
+    """Predicted F1 of the frames of an image, each known by its facts."""
     from defectpipe.io.tables import read_parquet
     from defectpipe.statistics.predicted_f1 import predict_frame
+    from defectpipe.statistics.scoring import BOX_COLUMNS
 
-    screened = read_parquet(job.screening.table, ["x0_px", "y0_px", "x1_px", "y1_px", "screening_score", "frame"])
-    own = screened[screened["frame"] == facts["frame"]]
+    screened = read_parquet(job.screening.table, [*BOX_COLUMNS, "screening_score", "frame"])
     size_nm, margin_px = job.working_pixel_size_nm, job.border_margin_px
-    return predict_frame(job.predictor, own, facts, job.threshold, size_nm, margin_px)
+    return {
+        facts["frame"]: predict_frame(
+            job.predictor, screened[screened["frame"] == facts["frame"]], facts, job.threshold, size_nm, margin_px
+        )
+        for facts in frames
+    }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import defectpipe
 from tasks.agreement import read_evaluation
 from tasks.corrections import read_corrections
-from tasks.plan import FOCUS, STAGES, Plan
+from tasks.plan import Plan
 from tasks.session import Session
 from tasks.stamps import read_stamp
 
@@ -305,7 +305,6 @@ def _grey_ranges(plan: Plan) -> dict[str, list[list[float] | None]]:
 
 def _seconds_of(plan: Plan, image: str) -> float | None:
     """Seconds that the stages took, reading and writing included; None for a failed image."""
-    stages = STAGES if plan.focus is None else (*STAGES, FOCUS)
-    stamps = [read_stamp(plan.result(stage, image).stamp) for stage in stages]
+    stamps = [read_stamp(plan.result(stage, image).stamp) for stage in plan.stages]
     known = [stamp for stamp in stamps if stamp is not None and not stamp.failed]
-    return sum(stamp.seconds for stamp in known) if len(known) == len(stages) else None
+    return sum(stamp.seconds for stamp in known) if len(known) == len(stamps) else None

@@ -20,10 +20,9 @@ def sweep(plan: Plan) -> None:
     keep = {folder_stamp(plan)} | {
         path for i in range(len(plan.shards)) for path in vars(shard_tables(plan, i)).values()
     }
-    stages = STAGES if plan.focus is None else (*STAGES, FOCUS)
     for image in plan.images:
         keep |= {overlay_stamp(plan, image), export_stamp(plan, image)}
-        for stage in (*stages, "pictures"):
+        for stage in (*plan.stages, "pictures"):
             keep |= set(vars(plan.result(stage, image)).values())
     gone = set()
     corrections = read_corrections(plan)

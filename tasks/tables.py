@@ -163,11 +163,12 @@ def collect(job: CollectJob) -> None:
         loops = loops_table(read_parquet(result.table))
         found.append(loops)
         sharpness = {} if focus is None else _focus_facts(focus, job.gate)
+        predictions = predict(job.predictions[image], stamp.frames) if image in job.predictions else {}
         for facts in stamp.frames:
             facts = facts | sharpness.get(facts["frame"], {})
             own = loops[loops["frame"] == facts["frame"]]
-            predicted = predict(job.predictions[image], facts) if image in job.predictions else None
-            rows.append({"image": image, "sha256": sha256} | image_row(facts, own, job.settings, doubt, predicted))
+            row = image_row(facts, own, job.settings, doubt, predictions.get(facts["frame"]))
+            rows.append({"image": image, "sha256": sha256} | row)
     job.tables.stamp.unlink(missing_ok=True)
     write_parquet(images_table(rows), job.tables.images)
     write_parquet(pd.concat(found, ignore_index=True), job.tables.loops)
@@ -176,20 +177,10 @@ def collect(job: CollectJob) -> None:
 
 def _focus_facts(result: ResultFiles, gate: FocusGate | None) -> dict[int, dict[str, Any]]:
     """What the tables say of the focus of each frame; nothing where it could not be assessed."""
+    from defectpipe.focus.gate import judged_frames
+
     stamp = read_stamp(result.stamp)
-    if stamp is None or stamp.failed:
-        return {}
-    found = {}
-    for facts in stamp.frames:
-        score, state = facts["focus_score"], facts["focus_state"]
-        judged = {"focus_gate": "", "focus_doubt": ""}
-        if gate is not None:
-            judged = {
-                "focus_gate": gate.judge(score, state),
-                "focus_doubt": gate.doubt(score, state, facts["focus_reason"]),
-            }
-        found[facts["frame"]] = facts | judged
-    return found
+    return {} if stamp is None or stamp.failed else judged_frames(stamp.frames, gate)
 
 
 def _inputs(plan: Plan, shard: int) -> Inputs:

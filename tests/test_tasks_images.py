@@ -191,7 +191,8 @@ def test_a_constant_image_is_warned_of_and_holds_nothing(source, value):
     assert set(images["status"]) == {"review"}
     assert images["reason"].str.startswith("every pixel has the same value").all()
     assert set(images["n_loops"]) == {0}
-    assert images[["mean_diameter_px", "focus_score"]].isna().all(axis=None)
+    assert images["mean_diameter_px"].isna().all()
+    assert set(images["focus_score"]) == {0.0}
     assert summary_of(source)["grey_range"] == {"deep.tif": [[257 * value, 257 * value]]}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,3 +53,32 @@ class FocusGate:
         if score is None or not math.isfinite(score):
             return REVIEW if state == "cannot_be_judged" else ""
         return REJECT if score < self.reject_below else REVIEW if score < self.ok_from else OK
+
+
+def judged_frames(frames: Iterable[Mapping[str, Any]], gate: FocusGate | None) -> dict[int, dict[str, Any]]:
+    """What the tables say of the focus of each frame.
+
+    Parameters
+    ----------
+    frames : iterable of mapping
+        Of each frame ``frame``, ``focus_score``, ``focus_state``, ``focus_reason`` and more, which is kept.
+    gate : FocusGate or None
+
+    Returns
+    -------
+    dict
+        By frame: what was given, with ``focus_gate`` and ``focus_doubt``, which are empty without a gate.
+    """
+    found = {}
+    for facts in frames:
+        score, state = facts["focus_score"], facts["focus_state"]
+        judged, doubt = (
+            ("", "")
+            if gate is None
+            else (
+                gate.judge(score, state),
+                gate.doubt(score, state, facts["focus_reason"]),
+            )
+        )
+        found[int(facts["frame"])] = {**facts, "focus_gate": judged, "focus_doubt": doubt}
+    return found

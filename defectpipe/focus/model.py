@@ -22,7 +22,7 @@ from defectpipe.focus_scale import (
     focus_limits,
     magnification_of,
 )
-from defectpipe.model_files import CARD, ModelFolder
+from defectpipe.model_files import CARD, FolderModel, ModelFolder
 from defectpipe.networks.onnx_check import MAX_ONNX_BYTES, OPERATORS, NetworkShape, check_network
 
 ONNX, WEIGHTS = "network.onnx", "network.weights.h5"
@@ -41,24 +41,8 @@ _PATCH_PX = (64, 2048)
 
 
 @dataclass(frozen=True, eq=False)
-class FocusModel:
-    """A model that scores focus.
-
-    Attributes
-    ----------
-    path : Path
-        Its folder.
-    card : dict
-        Contents of ``card.json``.
-    sha256 : str
-        Hash over all its files.
-    files : ModelFolder
-    """
-
-    path: Path
-    card: dict[str, Any]
-    sha256: str
-    files: ModelFolder
+class FocusModel(FolderModel):
+    """A model that scores focus."""
 
     @classmethod
     def load(cls, path: Path) -> FocusModel:
@@ -80,11 +64,6 @@ class FocusModel:
         return FocusModel.load, (self.path,)
 
     @property
-    def name(self) -> str:
-        """Its name, as the card gives it."""
-        return str(self.card.get("name", self.path.name))
-
-    @property
     def modality(self) -> str:
         """What it was trained on, such as ``SEM``."""
         return str(self.card["modality"])
@@ -94,12 +73,6 @@ class FocusModel:
         """Height and width of what it looks at."""
         height, width = self.card["patch_shape_px"]
         return int(height), int(width)
-
-    @property
-    def working_pixel_size_nm(self) -> float | None:
-        """Pixel size to which images are reduced before it sees them; None: they are not."""
-        size = self.card.get("working_pixel_size_nm")
-        return None if size is None else float(size)
 
     @property
     def uses_magnification(self) -> bool:

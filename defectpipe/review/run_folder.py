@@ -14,6 +14,7 @@ import pandas as pd
 
 from defectpipe.analysis import measure_loops
 from defectpipe.errors import ModelError, RunFolderError
+from defectpipe.focus.gate import FocusGate, judged_frames
 from defectpipe.io.labels import read_label_folder
 from defectpipe.io.micrographs import read_micrographs
 from defectpipe.io.run_files import STATE_FOLDER, result_files
@@ -182,6 +183,14 @@ class RunFolder:
         columns = ["image", "frame", *_BOX_COLUMNS, "detection_score", "screening_score", "kept"]
         return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
+    def screened_in(self, image: str, frame: int) -> pd.DataFrame:
+        """The rows of `screened` of one frame."""
+        return self.screened.iloc[self._screened_rows.get((image, frame), [])]
+
+    @cached_property
+    def _screened_rows(self) -> dict[Any, Any]:
+        return dict(self.screened.groupby(["image", "frame"]).indices)
+
     def micrograph(self, image: str, frame: int = 0) -> Micrograph:
         """An image as the run read it.
 
@@ -251,7 +260,7 @@ class RunFolder:
         return list(dict.fromkeys(self.images["image"][self.images["status"] != "failed"]))
 
     def frame_facts(self, image: str) -> list[dict[str, Any]]:
-        """What the run noted of each frame of an image: see `image_row`.
+        """What the run noted of each frame of an image, its focus included: see `image_row`.
 
         Raises
         ------
@@ -260,12 +269,24 @@ class RunFolder:
         """
         key = ("facts", image)
         if key not in self._cache:
-            stamp = result_files(self.path, "measurement", image).stamp
-            try:
-                self._cache[key] = list(json.loads(stamp.read_text(encoding="utf-8"))["frames"])
-            except (OSError, ValueError, KeyError) as error:
-                raise self._gone(image) from error
+            focus: dict[int, dict[str, Any]] = {}
+            if "focus" in self.summary:
+                focus = judged_frames(self._frames("focus", image), self._focus_gate)
+            frames = self._frames("measurement", image)
+            self._cache[key] = [facts | focus.get(facts["frame"], {}) for facts in frames]
         return list(self._cache[key])
+
+    @property
+    def _focus_gate(self) -> FocusGate | None:
+        used = self.summary["focus"]
+        return None if used["ok_from"] is None else FocusGate(used["reject_below"], used["ok_from"])
+
+    def _frames(self, stage: str, image: str) -> list[dict[str, Any]]:
+        """What a stage noted of each frame; none where it failed."""
+        try:
+            return list(json.loads(result_files(self.path, stage, image).stamp.read_text(encoding="utf-8"))["frames"])
+        except (OSError, ValueError, KeyError) as error:
+            raise self._gone(image) from error
 
     def measured(self, image: str, down_to: float) -> pd.DataFrame:
         """The loops of an image at full precision, measured, down to a screening score, or further.

@@ -168,8 +168,7 @@ def _row(
 def _predicted(run: RunFolder, image: str, facts: dict[str, Any], threshold: float) -> Prediction | None:
     if run.predictor is None:
         return None
-    screened = run.screened
-    own = screened[(screened["image"] == image) & (screened["frame"] == facts["frame"])]
+    own = run.screened_in(image, facts["frame"])
     margin_px = run.settings.measurement.border_margin_px
     return predict_frame(run.predictor, own, facts, threshold, run.model.working_pixel_size_nm, margin_px)
 

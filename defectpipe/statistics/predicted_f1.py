@@ -12,6 +12,7 @@ import pandas as pd
 
 from defectpipe.boxes import touches_border
 from defectpipe.io.tables import CORRECTION_COUNTS
+from defectpipe.statistics.scoring import BOX_COLUMNS
 
 FEATURES = (
     "expected_f1",
@@ -25,7 +26,7 @@ FEATURES = (
 """What is seen of an image; see `score_features`."""
 
 LOWEST_SCORE = 0.15
-"""Screened candidates of a lower score are not looked at: in training none are listed."""
+"""Screened candidates of a lower score are not looked at, and in training not listed: no threshold lies there."""
 
 MOST_STRANGE = 3.0
 """Standard deviations from the training images' mean from which on a feature counts as unlike them, and is clipped."""
@@ -165,7 +166,7 @@ def predict_frame(
         return None
     height, width = facts["analysed_shape_px"]
     top = float(facts.get("analysed_top_px", 0))
-    boxes = screened[["x0_px", "y0_px", "x1_px", "y1_px"]].to_numpy(float) - [0.0, top, 0.0, top]
+    boxes = screened[BOX_COLUMNS].to_numpy(float) - [0.0, top, 0.0, top]
     whole = ~touches_border(boxes, (int(height), int(width)), border_margin_px)
     size_nm = facts["pixel_size_nm"]
     ratio = None if size_nm is None or working_pixel_size_nm is None else size_nm / working_pixel_size_nm

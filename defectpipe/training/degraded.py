@@ -20,8 +20,8 @@ from defectpipe.resolution import binning
 from defectpipe.settings import DetectionSettings, ScreeningSettings, Settings
 from defectpipe.simulation.defocused import defocus
 from defectpipe.statistics.pooling import matched_diameters
+from defectpipe.statistics.predicted_f1 import LOWEST_SCORE
 from defectpipe.statistics.scoring import COUNTS, Objects, score
-from defectpipe.training.part import LOWEST_SCORE
 from defectpipe.training.workspace import PartJob, StoredImage
 
 if TYPE_CHECKING:

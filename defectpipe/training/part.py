@@ -21,11 +21,10 @@ from defectpipe.model import CARD, CASCADE, FILES, ONNX, WEIGHTS, LoopModel, fil
 from defectpipe.resolution import binning, reduce, to_working
 from defectpipe.screening.samples import Samples, make_samples
 from defectpipe.settings import DetectionSettings, ScreeningSettings, Settings
+from defectpipe.statistics.predicted_f1 import LOWEST_SCORE
 from defectpipe.training.progress import PartProgress
 from defectpipe.training.workspace import PartJob, StoredImage, write_card
 
-# Below this score nothing is kept of the held-out images: no useful threshold lies there.
-LOWEST_SCORE = 0.15
 CANDIDATES, LOOPS = "held_out_candidates.parquet", "held_out_loops.parquet"
 # The smallest window side that the scan goes down to: below it a loop is blurred away.
 _SMALLEST_WINDOW_PX = 12.0
@@ -130,9 +129,9 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
             )
         )
         progress.step()
-    progress.begin("screener", recipe.screener_training.n_steps)
+    progress.begin("screener", sum(recipe.screener_training.cycles))
     network = train_screener(
-        Samples.joined(samples), recipe.screener, recipe.screener_training, job.seed, progress.loss
+        Samples.joined(samples), recipe.screener, recipe.screener_training, job.seed, progress.loss, job.folder
     )
     save_weights(network, job.folder / WEIGHTS)
     export_onnx(network, job.folder / ONNX)
