@@ -17,7 +17,7 @@ from defectpipe.simulation.acquisition import Acquisition
 from defectpipe.simulation.dataset import simulate_dataset
 from defectpipe.simulation.kinds import find_preset
 from defectpipe.simulation.solids.deformation import DeformationRanges
-from defectpipe.simulation.solids.fields import SimulatedSolids, simulate_solids, simulate_views
+from defectpipe.simulation.solids.fields import SimulatedSolids, simulate_solids, simulate_tilts, simulate_views
 from defectpipe.simulation.solids.presets import PRESETS, SolidPreset
 from defectpipe.simulation.solids.rays import CLASSES
 from defectpipe.simulation.solids.shapes import DIMENSIONS, DIMENSIONS_OF
@@ -290,6 +290,27 @@ def test_views_show_the_same_body_from_other_sides():
     assert not np.array_equal(views[0].micrograph.pixels, views[1].micrograph.pixels)
     with pytest.raises(SettingsError, match="At least one view"):
         simulate_views(preset, 17, 4, 0)
+
+
+def test_a_tilt_series_turns_the_body_about_the_vertical_axis():
+    preset = dataclasses.replace(EXACT, deformations=DeformationRanges(share=1.0))
+    tilts = (0.0, 40.0, -70.0)
+    series = simulate_tilts(preset, 17, 4, tilts)
+    np.testing.assert_array_equal(series[0].micrograph.pixels, simulate_solids(preset, 17, 4).micrograph.pixels)
+    assert [v.micrograph.image for v in series] == [f"cylinder_field-001_tilt-{k}.tif" for k in (1, 2, 3)]
+    first = series[0].bodies[0].solid
+    right = np.array([1.0, 0.0, 0.0])
+    for view, tilt in zip(series, np.deg2rad(tilts), strict=True):
+        turn = view.bodies[0].solid.rotation @ first.rotation.T
+        np.testing.assert_allclose(turn @ right, [np.cos(tilt), 0, np.sin(tilt)], atol=1e-9)
+        np.testing.assert_allclose(turn @ [0, 1, 0], [0, 1, 0], atol=1e-9)
+        assert view.bodies[0].solid.dimensions == first.dimensions
+        assert view.truth["qw"][0] >= 0
+        # what it reaches along the axis stays, whatever the tilt
+        rows = np.flatnonzero(view.thicknesses_nm[0].max(1) > 0)
+        assert np.ptp(rows) == pytest.approx(np.ptp(np.flatnonzero(series[0].thicknesses_nm[0].max(1) > 0)), abs=2)
+    with pytest.raises(SettingsError, match="at least one tilt"):
+        simulate_tilts(preset, 17, 4, ())
 
 
 def test_bodies_below_a_few_px_are_refused():

@@ -13,7 +13,7 @@ import numpy as np
 
 from defectpipe.errors import SettingsError
 from defectpipe.simulation.preset import Range
-from defectpipe.simulation.solids.rays import CLASSES, distance
+from defectpipe.simulation.solids.rays import BODIES, distance
 
 DEFORMATIONS = ("twist", "bend", "taper", "shear", "dents")
 
@@ -25,6 +25,8 @@ _UNSEEN = {
     "cone": {"twist"},
     "helix": {"twist"},
     "tube": {"twist"},
+    "capsule": {"twist"},
+    "shell": {"twist", "shear"},
 }
 _AS_IT_IS = np.zeros(6)
 _NO_DENTS = np.zeros((0, 5))
@@ -173,7 +175,7 @@ def draw_deformation(
     twist, bend, taper, shear = (float(v) for v in chosen[:4] * signs * amplitudes + 0.0)
     dents = []
     for _ in range(int(rng.integers(*ranges.n_dents, endpoint=True))):
-        place = _on_surface(CLASSES.index(label), s, radius, rng)
+        place = _on_surface(BODIES.index(label), s, radius, rng)
         depth, width = (rng.uniform(*r) * gauge for r in (ranges.dent_depth, ranges.dent_width))
         if chosen[4] and depth > 0:
             dents.append((*place, float(depth), float(width)))

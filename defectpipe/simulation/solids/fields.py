@@ -86,12 +86,37 @@ def simulate_views(preset: SolidPreset, seed: int, index: int, n_views: int) -> 
     return [_simulate(preset, seed, index, view, f"_view-{view + 1}") for view in range(n_views)]
 
 
-def _simulate(preset: SolidPreset, seed: int, index: int, view: int, suffix: str) -> SimulatedSolids:
+def simulate_tilts(preset: SolidPreset, seed: int, index: int, tilts_deg: Sequence[float]) -> list[SimulatedSolids]:
+    """A tilt series of the same bodies, each image placed and scanned anew.
+
+    At a tilt of 0 the bodies lie as in the first of `simulate_views`; they turn about the image's vertical axis, each
+    about its own centre.
+
+    Parameters
+    ----------
+    tilts_deg : sequence of float
+        Positive: what lies to the right goes away from the viewer.
+
+    Raises
+    ------
+    SettingsError
+        No tilt is given.
+    """
+    if not len(tilts_deg):
+        raise SettingsError("A tilt series needs at least one tilt.")
+    return [_simulate(preset, seed, index, i, f"_tilt-{i + 1}", float(tilt)) for i, tilt in enumerate(tilts_deg)]
+
+
+def _simulate(
+    preset: SolidPreset, seed: int, index: int, view: int, suffix: str, tilt_deg: float | None = None
+) -> SimulatedSolids:
     # one stream for each stage, and in it one for each body: what one of them draws does not shift the others
     of_bodies = np.random.SeedSequence(seed, spawn_key=(index, 0)).spawn(4)
     of_view = np.random.SeedSequence(seed, spawn_key=(index, 1, view)).spawn(6)
+    if tilt_deg is not None:  # turned from the first view's orientation
+        of_view[0] = np.random.SeedSequence(seed, spawn_key=(index, 1, 0)).spawn(1)[0]
     scene = _draw_scene(preset, of_bodies[0])
-    bodies = _draw_bodies(preset, index, scene, of_bodies[1:3], of_view[:3])
+    bodies = _draw_bodies(preset, index, scene, of_bodies[1:3], of_view[:3], tilt_deg or 0.0)
     film = _film(preset, scene, of_bodies[3])
     pixel_size_nm = scene.pixel_size_nm
     acquisition = _draw_acquisition(preset, np.random.default_rng(of_view[3]))
@@ -171,6 +196,7 @@ def _draw_bodies(
     scene: _Scene,
     of_bodies: Sequence[np.random.SeedSequence],
     of_view: Sequence[np.random.SeedSequence],
+    tilt_deg: float,
 ) -> list[PlacedSolid]:
     side, pixel_size_nm = min(preset.shape), scene.pixel_size_nm
     streams = [sequence.spawn(scene.n_objects) for sequence in (*of_bodies, *of_view)]
@@ -187,9 +213,11 @@ def _draw_bodies(
         dimensions = shapes.draw_dimensions(label, radius, make)
         s, gauge = shapes.sizes(label, dimensions), shapes.gauge_nm(label, dimensions)
         deformation = draw_deformation(label, s, radius, gauge, preset.deformations, change)
-        w, x, y, z = turn.standard_normal(4)  # evenly distributed over all rotations
-        norm = np.copysign(np.linalg.norm([w, x, y, z]), w)
-        solid = Solid(label, dimensions, deformation, tuple(float(v / norm) for v in (w, x, y, z)))  # type: ignore[arg-type]
+        quaternion = turn.standard_normal(4)  # evenly distributed over all rotations
+        if tilt_deg:
+            quaternion = _tilted(quaternion, tilt_deg)
+        norm = np.copysign(np.linalg.norm(quaternion), quaternion[0])
+        solid = Solid(label, dimensions, deformation, tuple(float(v / norm) for v in quaternion))  # type: ignore[arg-type]
         moves = move.random() < preset.moving_share
         angle, length, turned = (
             move.uniform(0, 2 * np.pi),
@@ -204,6 +232,14 @@ def _draw_bodies(
             body = PlacedSolid(number, solid, *at, number_z, path)
             bodies.append(dataclasses.replace(body, shift_px=shift, turn_deg=float(turned)) if moves else body)
     return bodies
+
+
+def _tilted(quaternion: np.ndarray, degrees: float) -> np.ndarray:
+    """A rotation (w, x, y, z; of any length) followed by one about the image's y axis."""
+    w, x, y, z = quaternion
+    # of x towards z, which points away from the viewer, hence against the sense of y
+    c, s = np.cos(np.deg2rad(degrees) / 2), -np.sin(np.deg2rad(degrees) / 2)
+    return np.array([c * w - s * y, c * x + s * z, c * y + s * w, c * z - s * x])
 
 
 def _place(

@@ -19,7 +19,7 @@ class SolidPreset(Preset):
     shape : tuple of int
         Height and width in px.
     classes : tuple of str
-        With one body an image they take turns, else each body's is random.
+        Of `rays.BODIES`. With one body an image they take turns, else each body's is random.
     n_objects : tuple of int
         Smallest and largest number of bodies.
     overlap : bool

@@ -29,6 +29,8 @@ CLASSES = (
     "helix",
     "tube",
 )
+# All that can be simulated: the classes of the named presets, and further ones, to be learned afterwards.
+BODIES = (*CLASSES, "capsule", "shell", "prism", "cross", "star")
 (
     _SPHERE,
     _ELLIPSOID,
@@ -42,7 +44,12 @@ CLASSES = (
     _TORUS,
     _HELIX,
     _TUBE,
-) = range(12)
+    _CAPSULE,
+    _SHELL,
+    _PRISM,
+    _CROSS,
+    _STAR,
+) = range(17)
 _SQRT3 = math.sqrt(3.0)
 
 
@@ -69,13 +76,33 @@ def _plain_distance(kind, s, x, y, z):  # type: ignore[no-untyped-def]
     if kind == _OCTAHEDRON:
         return (abs(x) + abs(y) + abs(z) - s[0]) / _SQRT3
     if kind == _TETRAHEDRON:
-        return (max(-x - y - z, y + z - x, x - y + z, x + y - z) - s[0]) / _SQRT3
+        return _tetrahedron_distance(s[0], x, y, z)
     if kind == _TORUS:
         across = math.sqrt(x * x + y * y) - s[0]
         return math.sqrt(across * across + z * z) - s[1]
     if kind == _TUBE:
         return max(abs(math.sqrt(x * x + y * y) - s[0]) - s[1], abs(z) - s[2])
+    if kind == _CAPSULE:
+        beyond = max(abs(z) - s[1], 0.0)
+        return math.sqrt(x * x + y * y + beyond * beyond) - s[0]
+    if kind == _SHELL:
+        return abs(math.sqrt(x * x + y * y + z * z) - s[0]) - s[1]
+    if kind == _PRISM:
+        return max(y - s[0], 0.5 * (_SQRT3 * abs(x) - y) - s[0], abs(z) - s[1])
+    if kind == _CROSS:
+        x, y, z = abs(x), abs(y), abs(z)
+        # of the three bars the one along the longest coordinate is the nearest
+        longest = max(x, y, z)
+        middle = max(min(x, y), min(max(x, y), z))
+        return max(longest - s[1], middle - s[0])
+    if kind == _STAR:
+        return min(_tetrahedron_distance(s[0], x, y, z), _tetrahedron_distance(s[0], -x, -y, -z))
     return _helix_distance(s, x, y, z)
+
+
+@njit(cache=True, error_model="numpy")
+def _tetrahedron_distance(half, x, y, z):  # type: ignore[no-untyped-def]
+    return (max(-x - y - z, y + z - x, x - y + z, x + y - z) - half) / _SQRT3
 
 
 @njit(cache=True, error_model="numpy")
@@ -127,7 +154,7 @@ def distance(kind, s, w, dents, x, y, z):  # type: ignore[no-untyped-def]
     Parameters
     ----------
     kind : int
-        Index in `CLASSES`.
+        Index in `BODIES`.
     s : ndarray, shape (6,)
         See `shapes.sizes`.
     w : ndarray, shape (6,)

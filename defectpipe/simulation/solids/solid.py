@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from defectpipe.simulation.solids import shapes
 from defectpipe.simulation.solids.deformation import Deformation, deform, dent_array, warp
-from defectpipe.simulation.solids.rays import CLASSES, chords, largest_gradient, refine
+from defectpipe.simulation.solids.rays import BODIES, chords, largest_gradient, refine
 
 Quaternion = tuple[float, float, float, float]
 
@@ -28,7 +28,7 @@ class Solid:
     Parameters
     ----------
     label : str
-        Its class, one of `rays.CLASSES`.
+        Its class, one of `rays.BODIES`.
     dimensions : mapping of str to float
         Named as in `shapes.DIMENSIONS_OF`, in nm.
     deformation : Deformation
@@ -74,7 +74,7 @@ class Solid:
 
     @cached_property
     def _per_gradient(self) -> float:
-        kind, s = CLASSES.index(self.label), shapes.sizes(self.label, self.dimensions)
+        kind, s = BODIES.index(self.label), shapes.sizes(self.label, self.dimensions)
         dents = dent_array(self.deformation)
         band = 0.25 * float(shapes.half_box(self.label, self.dimensions).min())
         steepest = largest_gradient(kind, s, self._warp, dents, np.abs(self.hull_nm).max(0), band)
@@ -134,7 +134,7 @@ def project(solid: Solid, x_px: float, y_px: float, pixel_size_nm: float) -> Pro
     longest = 0.25 * reach if solid.deformation.deformed or solid.label == "helix" else 2 * reach
     march = (reach, _SHORTEST * pixel_size_nm, longest, solid._per_gradient, _TOLERANCE * pixel_size_nm)
     dents = dent_array(solid.deformation)
-    kind, s = CLASSES.index(solid.label), shapes.sizes(solid.label, solid.dimensions)
+    kind, s = BODIES.index(solid.label), shapes.sizes(solid.label, solid.dimensions)
     thickness = chords(kind, s, solid._warp, dents, solid.rotation, x, y, march)
     jump = _JUMP * pixel_size_nm
     args = (kind, s, solid._warp, dents, solid.rotation, x, y, march, thickness, _RAYS_A_SIDE, jump)
