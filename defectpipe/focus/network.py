@@ -7,9 +7,10 @@ microscope"). The widths of those layers are not published; 256 and 64 are ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from defectpipe.focus.spectral import score_head
+from defectpipe.networks.residual import convolution, residual
 
 if TYPE_CHECKING:
     import keras
@@ -37,13 +38,13 @@ def resnet18(shape: tuple[int, int, int], n_classes: int | None = None) -> keras
     from keras import layers
 
     inputs = layers.Input(shape)
-    x = _normalised(layers.ZeroPadding2D(3)(inputs), 64, 7, 2, padding="valid")
+    x = convolution(layers.ZeroPadding2D(3)(inputs), 64, 7, 2, padding="valid")
     x = layers.MaxPooling2D(3, 2, padding="valid")(layers.ZeroPadding2D(1)(x))
     for number, (width, n_blocks) in enumerate(_STAGES_18, 1):
         for block in range(n_blocks):
             last = block == n_blocks - 1
             strides = 2 if number > 1 and block == 0 else 1
-            x = _residual(x, width, strides, name=f"stage{number}" if last else None)
+            x = residual(x, width, strides, name=f"stage{number}" if last else None)
     x = layers.GlobalAveragePooling2D()(x)
     if n_classes is not None:
         x = layers.Dense(n_classes)(x)
@@ -83,9 +84,9 @@ def build_mini(shape: tuple[int, int], with_magnification: bool) -> keras.Model:
 
     patch = layers.Input((*shape, 1), name="patch")
     inputs = [patch]
-    x = _normalised(patch, 16, 7, 4)
+    x = convolution(patch, 16, 7, 4)
     for width, strides in ((16, 1), (32, 2), (64, 2)):
-        x = _residual(x, width, strides)
+        x = residual(x, width, strides)
     x = layers.GlobalAveragePooling2D()(x)
     if with_magnification:
         magnification = layers.Input((1,), name="magnification")
@@ -94,24 +95,3 @@ def build_mini(shape: tuple[int, int], with_magnification: bool) -> keras.Model:
     x = layers.Dense(64, activation="silu")(x)
     x = layers.Dense(32, activation="silu")(x)
     return keras.Model(inputs if with_magnification else inputs[0], score_head(x), name="resnet_mini")
-
-
-def _normalised(x: Any, width: int, size: int, strides: int, padding: str = "same", active: bool = True) -> Any:
-    from keras import layers
-
-    x = layers.Conv2D(width, size, strides=strides, padding=padding, use_bias=False)(x)
-    x = layers.BatchNormalization(momentum=0.98, epsilon=1e-5)(x)
-    return layers.ReLU()(x) if active else x
-
-
-def _residual(x: Any, width: int, strides: int, name: str | None = None) -> Any:
-    """The basic block of two 3 × 3 convolutions; the way past them is a projection where the shape changes."""
-    from keras import layers
-
-    past = x
-    if strides != 1 or x.shape[-1] != width:
-        past = _normalised(x, width, 1, strides, active=False)
-    # padding on both sides, as published, and not where TensorFlow puts it
-    y = _normalised(layers.ZeroPadding2D(1)(x), width, 3, strides, padding="valid")
-    y = _normalised(layers.ZeroPadding2D(1)(y), width, 3, 1, padding="valid", active=False)
-    return layers.ReLU(name=name)(layers.Add()([past, y]))

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from defectpipe.io.files import write_atomic
 
 if TYPE_CHECKING:
     import keras
 
 _WARM_UP_STEPS = 60
 _REPORT_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a training is kept, so that it can be taken up again after a break and end with the same network.
+
+    Parameters
+    ----------
+    path : Path
+        One file, replaced in one step.
+    every : int
+        Steps.
+    skip_to : callable
+        Called with the step before the first batch of a resumed training: batches have to go on as if they had been
+        drawn from the beginning.
+    """
+
+    path: Path
+    every: int
+    skip_to: Callable[[int], None]
 
 
 def use_threads(n: int) -> None:
@@ -33,6 +58,7 @@ def fit(
     momentum: float | None = None,
     callbacks: Mapping[int, Callable[[int], None]] | None = None,
     progress: Callable[[int, float], None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train `network` in place; with AdamW it ends with the moving average of its weights.
 
@@ -48,6 +74,8 @@ def fit(
         Called with the step, before that step.
     progress : callable
         Called with the step and the mean loss since the last call.
+    checkpoints : Checkpoints, optional
+        Read if there is one (its network must be the same), written as the training goes on, also after its last step.
     """
     import keras
     import tensorflow as tf
@@ -69,8 +97,13 @@ def fit(
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         return value
 
+    variables = [*network.variables, *optimizer.variables]
+    first = 0
+    if checkpoints is not None and checkpoints.path.exists():
+        first = _read_checkpoint(checkpoints.path, variables)
+        checkpoints.skip_to(first)
     losses: list[float] = []
-    for i in range(n_steps):
+    for i in range(first, n_steps):
         if callbacks and i in callbacks:
             callbacks[i](i)
         if momentum is None:
@@ -80,5 +113,22 @@ def fit(
         if progress is not None and ((i + 1) % _REPORT_EVERY == 0 or i + 1 == n_steps):
             progress(i + 1, float(np.mean(losses)))
             losses.clear()
+        if checkpoints is not None and ((i + 1) % checkpoints.every == 0 or i + 1 == n_steps):
+            _write_checkpoint(checkpoints.path, i + 1, variables)
     if momentum is None:
         optimizer.finalize_variable_values(network.trainable_variables)
+
+
+def _write_checkpoint(path: Path, step: int, variables: list[Any]) -> None:
+    buffer = io.BytesIO()
+    values = {f"v{number}": np.asarray(variable) for number, variable in enumerate(variables)}
+    np.savez(buffer, step=np.array(step), **values)
+    write_atomic(path, buffer.getvalue())
+
+
+def _read_checkpoint(path: Path, variables: list[Any]) -> int:
+    """Number of steps done; `variables` are set to what they were by then."""
+    with np.load(path) as file:
+        for number, variable in enumerate(variables):
+            variable.assign(file[f"v{number}"])
+        return int(file["step"])

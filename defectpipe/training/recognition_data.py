@@ -248,7 +248,7 @@ def _scenes_a_shard(plan: SetPlan) -> int:
 def _digest_of(path: Path, key: str) -> str | None:
     """Hash of a shard's arrays as it says itself; None: it is missing, damaged, or of other settings."""
     try:
-        with np.load(path) as shard:
+        with path.open("rb") as file, np.load(file) as shard:
             return str(shard["digest"]) if str(shard["key"]) == key else None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None

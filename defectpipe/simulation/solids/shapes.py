@@ -197,13 +197,15 @@ def radius_nm(label: str, dimensions: Mapping[str, float]) -> float:
 def gauge_nm(label: str, dimensions: Mapping[str, float]) -> float:
     """How thick the body is where a dent may lie: the wire, the wall, the bar, or the shortest side of the box.
 
-    Of a star half of that side: its points are slender.
+    Of a star half of that side: its points are slender. Of a shell twice the wall: less would not be seen.
     """
     d = dimensions
     if label in ("torus", "helix"):
         return d["wire_diameter_nm"]
-    if label in ("tube", "shell"):
+    if label == "tube":
         return d["wall_nm"]
+    if label == "shell":
+        return 2 * d["wall_nm"]
     if label == "cross":
         return d["width_nm"]
     return (1 if label == "star" else 2) * float(half_box(label, d).min())

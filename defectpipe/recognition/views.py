@@ -1,0 +1,61 @@
+"""What the recognisers see: one object in a small picture, whatever its brightness and contrast."""
+
+from __future__ import annotations
+
+import numpy as np
+
+VIEW_PX = 64
+
+
+def standardise(pixels: np.ndarray) -> np.ndarray:
+    """Each picture with zero mean and unit deviation, so that the detector's settings do not show.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (n, height, width)
+        Grey values in any unit.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, height, width, 1)
+        One without any contrast is all zeros.
+    """
+    values = np.asarray(pixels, np.float32)
+    centred = values - values.mean((1, 2), keepdims=True)
+    spread = centred.std((1, 2), keepdims=True)
+    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-6)[..., None]
+
+
+def turned(pictures: np.ndarray, way: int) -> np.ndarray:
+    """Pictures in one of the 8 ways in which a square can lie: `way` % 4 quarter turns, then from 4 on mirrored.
+
+    Parameters
+    ----------
+    pictures : ndarray, shape (n, height, width, ...)
+    way : int
+        0 to 7; 0 changes nothing.
+    """
+    made = np.rot90(pictures, way % 4, (1, 2))
+    return made[:, :, ::-1] if way >= 4 else made
+
+
+def augment(pixels: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndarray:
+    """Standardised pictures, each lying in a random way, half of them with more noise.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (n, side, side)
+    rng : Generator
+    noise : float
+        Largest standard deviation of the noise, in that of the picture.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, side, side, 1)
+    """
+    made = standardise(pixels)
+    ways = rng.integers(8, size=len(made))
+    for way in range(1, 8):
+        made[ways == way] = turned(made[ways == way], way)
+    level = rng.uniform(0, noise, len(made)) * (rng.random(len(made)) < 0.5)
+    return made + level[:, None, None, None].astype(np.float32) * rng.standard_normal(made.shape, np.float32)

@@ -1,0 +1,187 @@
+"""The recogniser and its training: rows of answers, loss, resumed trainings, the fusion of views."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from defectpipe.networks.export import export_onnx
+from defectpipe.recognition.calibration import log_softmax
+from defectpipe.recognition.fusion import FusionRecipe, build_fusion, fit_fusion, pad_views
+from defectpipe.recognition.ground_truth import fuse_classes
+from defectpipe.recognition.recogniser import Layout, RecogniserLoss, build_recogniser
+from defectpipe.recognition.training import Batches, RecogniserRecipe, fit_recogniser
+from defectpipe.recognition.views import augment, standardise, turned
+
+# Keras copies variables the old way
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+LAYOUT = Layout(("disc", "bar", "ring"), ("deformed", "bend"), ("any.ball", "bar.length_nm"))
+
+
+def pictures(n: int, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Discs, bars and rings of 32 × 32 px in noise, with their answers."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:32, :32]
+    label = np.arange(n) % 3
+    made, length = [], np.full(n, np.nan)
+    for i in range(n):
+        cx, cy = rng.uniform(12, 20, 2)
+        rho = np.hypot(x - cx, y - cy)
+        half = rng.uniform(6, 11)
+        shapes = (rho < 8, (abs(x - cx) < half) & (abs(y - cy) < 3), (rho < 9) & (rho > 5))
+        made.append(rng.uniform(20, 60) + rng.uniform(20, 60) * shapes[label[i]] + rng.normal(0, 6, (32, 32)))
+        if label[i] == 1:
+            length[i] = np.log(2 * half)
+    targets = {
+        "label": label.astype(np.int32),
+        "deformations": np.zeros((n, 2), np.float32),
+        "dimensions": np.stack([np.full(n, 2.5), length], 1).astype(np.float32),
+    }
+    return np.clip(made, 0, 255).astype(np.uint8), targets
+
+
+def test_brightness_and_contrast_do_not_show():
+    pixels = np.random.default_rng(0).integers(0, 200, (3, 20, 24))
+    np.testing.assert_allclose(standardise(pixels), standardise(pixels * 7.3 - 40), atol=1e-4)
+    assert standardise(np.full((1, 20, 24), 9)).any() == np.False_
+
+
+def test_a_square_lies_in_eight_ways():
+    picture = np.arange(16).reshape(1, 4, 4)
+    assert len({turned(picture, way).tobytes() for way in range(8)}) == 8
+    np.testing.assert_array_equal(turned(picture, 0), picture)
+
+
+def test_augmented_pictures_are_turned_ones_with_more_noise():
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 12, 12))
+    plain = augment(pixels, np.random.default_rng(2), 0.0)
+    for before, after in zip(standardise(pixels), plain, strict=True):
+        assert any(np.array_equal(turned(before[None], way)[0], after) for way in range(8))
+    noisy = augment(pixels, np.random.default_rng(2), 0.5)
+    added = (noisy - plain).std((1, 2, 3))
+    assert 5 < (added > 0).sum() < 35
+    assert added.max() < 0.65
+
+
+def test_a_row_of_answers_holds_what_the_layout_says_and_onnx_gives_the_same(tmp_path):
+    network = build_recogniser(LAYOUT, 32)
+    views = standardise(pictures(5)[0])
+    rows = np.asarray(network(views, training=False))
+    assert rows.shape == (5, LAYOUT.n_answers)
+    place = LAYOUT.slices
+    features = network.get_layer("features").output
+    assert place["features"].stop == features.shape[-1] == place["classes"].start
+    assert (rows[:, place["features"]] >= 0).all()
+    assert (rows[:, place["classes"]] < 0).any()
+    assert [place[name].stop - place[name].start for name in ("classes", "deformations", "dimensions")] == [3, 2, 2]
+    export_onnx(network, tmp_path / "recogniser.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "recogniser.onnx")
+    np.testing.assert_allclose(session.run(None, {"input": views})[0], rows, atol=1e-4)
+
+
+def test_the_loss_counts_only_dimensions_that_there_are():
+    loss = RecogniserLoss(LAYOUT, deformation_weight=2.0, dimension_weight=3.0)
+    outputs = np.zeros((2, LAYOUT.n_answers), np.float32)
+    outputs[:, LAYOUT.slices["dimensions"]] = [[0.5, 99.0], [1.0, 2.05]]
+    answers = {
+        "label": np.array([0, 2], np.int32),
+        "deformations": np.array([[0, 0], [1, 1]], np.float32),
+        "dimensions": np.array([[0.2, np.nan], [1.0, 2.0]], np.float32),
+    }
+    # Huber: 0.3 - 0.05; 0; 5 · 0.05²
+    expected = np.log(3) + 2 * np.log(2) + 3 * (0.25 + 0.0125) / 3
+    assert float(loss(answers, outputs)) == pytest.approx(expected, rel=1e-5)
+    assert float(RecogniserLoss(Layout(("a", "b"), (), ()))(answers | {"label": np.array([0, 1])}, outputs[:, :130])) == (
+        pytest.approx(np.log(2))
+    )
+
+
+def test_batches_show_every_picture_once_before_any_comes_again_and_can_be_skipped():
+    pixels = np.arange(10)[:, None, None] * np.ones((1, 4, 4))
+    batches = Batches(pixels, {"label": np.arange(10)}, 4, 3, lambda part, rng: part + rng.random())
+    drawn = [batches.next() for _ in range(5)]
+    assert sorted(np.concatenate([answers["label"] for _, answers in drawn])) == sorted(list(range(10)) * 2)
+    other = Batches(pixels, {"label": np.arange(10)}, 4, 3, lambda part, rng: part + rng.random())
+    other.skip_to(3)
+    for one, two in zip(drawn[3:], (other.next(), other.next()), strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+        np.testing.assert_array_equal(one[1]["label"], two[1]["label"])
+
+
+class _Broken(Exception):
+    pass
+
+
+def test_a_training_that_was_broken_off_ends_as_it_would_have(tmp_path, monkeypatch):
+    monkeypatch.setattr("defectpipe.recognition.training._CHECKPOINT_EVERY", 3)
+    pixels, targets = pictures(24)
+    recipe = RecogniserRecipe(n_steps=8, batch_size=6)
+    whole = fit_recogniser(pixels, targets, LAYOUT, recipe, 4).get_weights()
+
+    real, steps = Batches.next, []
+
+    def breaks(self):
+        steps.append(self._step)
+        if self._step == 5 and steps.count(5) == 1:
+            raise _Broken
+        return real(self)
+
+    monkeypatch.setattr(Batches, "next", breaks)
+    with pytest.raises(_Broken):
+        fit_recogniser(pixels, targets, LAYOUT, recipe, 4, tmp_path / "checkpoint.npz")
+    resumed = fit_recogniser(pixels, targets, LAYOUT, recipe, 4, tmp_path / "checkpoint.npz").get_weights()
+    assert steps == [0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7]
+    for one, two in zip(whole, resumed, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    again = fit_recogniser(pixels, targets, LAYOUT, recipe, 4, tmp_path / "checkpoint.npz").get_weights()
+    assert len(steps) == 11, "nothing is trained twice"
+    np.testing.assert_allclose(again[0], whole[0], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_recogniser_learns_classes_and_dimensions():
+    pixels, targets = pictures(300)
+    network = fit_recogniser(pixels, targets, LAYOUT, RecogniserRecipe(n_steps=200, batch_size=32), 5)
+    unseen, truth = pictures(90, seed=1)
+    rows = np.asarray(network(standardise(unseen), training=False))
+    assert (rows[:, LAYOUT.slices["classes"]].argmax(1) == truth["label"]).mean() > 0.9
+    bars = truth["label"] == 1
+    given, right = rows[bars, LAYOUT.n_answers - 1], truth["dimensions"][bars, 1]
+    assert np.abs(given - right).mean() < 0.5 * np.abs(right - right.mean()).mean()
+
+
+def answers_of(n: int, n_views: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as of a recogniser, some of whose views are misleading and say so in their first feature."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(3, size=n)
+    rows = np.abs(rng.normal(size=(n, n_views, LAYOUT.n_answers)))
+    bad = rng.random((n, n_views)) < 0.5
+    rows[..., 0] = 3.0 * bad
+    shown = np.where(bad, (label[:, None] + 1) % 3, label[:, None])
+    rows[..., LAYOUT.slices["classes"]] = 2.5 * np.eye(3)[shown] + rng.normal(0, 0.7, (n, n_views, 3))
+    return rows.astype(np.float32), label
+
+
+def test_untrained_the_fusion_is_the_sum_of_log_probabilities_in_any_order():
+    rows, _ = answers_of(6, 5)
+    network = build_fusion(LAYOUT)
+    given = np.asarray(network(list(pad_views(rows, LAYOUT).values()), training=False))
+    expected = fuse_classes(rows[..., LAYOUT.slices["classes"]])
+    np.testing.assert_allclose(np.exp(log_softmax(given)), expected, atol=1e-4)
+    network.set_weights([w + 0.1 for w in network.get_weights()])
+    one = np.asarray(network(list(pad_views(rows, LAYOUT).values()), training=False))
+    two = np.asarray(network(list(pad_views(rows[:, ::-1], LAYOUT).values()), training=False))
+    np.testing.assert_allclose(one, two, rtol=1e-4)
+    assert np.abs(one - given).max() > 0.1
+
+
+@pytest.mark.slow
+def test_the_fusion_learns_which_views_mislead(tmp_path):
+    rows, label = answers_of(800, 6)
+    network = fit_fusion(rows, label, LAYOUT, FusionRecipe(n_steps=250), 1, tmp_path / "fusion.npz")
+    unseen, truth = answers_of(400, 6, seed=1)
+    given = np.asarray(network(list(pad_views(unseen, LAYOUT).values()), training=False)).argmax(1)
+    baseline = fuse_classes(unseen[..., LAYOUT.slices["classes"]]).argmax(1)
+    assert (given == truth).mean() > (baseline == truth).mean() + 0.2
