@@ -46,7 +46,9 @@ def train(name: str, n_objects: int | None, n_steps: int | None) -> None:
     start = time.process_time()
 
     def tell(step: int, loss: float) -> None:
-        print(f"{name}: step {step} of {recipe.n_steps}, loss {loss:.4f}, {time.process_time() - start:.0f} s", flush=True)
+        print(
+            f"{name}: step {step} of {recipe.n_steps}, loss {loss:.4f}, {time.process_time() - start:.0f} s", flush=True
+        )
 
     network = fit_recogniser(
         images.pixels, targets_of(images, layout), layout, recipe, SEED, folder / "checkpoint.npz", tell

@@ -10,7 +10,9 @@ from defectpipe.recognition.ground_truth import fuse_classes, fuse_evenly, judge
 from defectpipe.recognition.recogniser import Layout
 from defectpipe.training.recognition_figures import accuracy_of_views, confusion
 
-LAYOUT = Layout(("cube", "helix"), ("deformed",), ("any.volume_diameter_nm", "cube.edge_nm", "helix.turns"), n_features=2)
+LAYOUT = Layout(
+    ("cube", "helix"), ("deformed",), ("any.volume_diameter_nm", "cube.edge_nm", "helix.turns"), n_features=2
+)
 
 
 def test_views_multiply_their_probabilities():

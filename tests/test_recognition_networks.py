@@ -93,9 +93,9 @@ def test_the_loss_counts_only_dimensions_that_there_are():
     # Huber: 0.3 - 0.05; 0; 5 · 0.05²
     expected = np.log(3) + 2 * np.log(2) + 3 * (0.25 + 0.0125) / 3
     assert float(loss(answers, outputs)) == pytest.approx(expected, rel=1e-5)
-    assert float(RecogniserLoss(Layout(("a", "b"), (), ()))(answers | {"label": np.array([0, 1])}, outputs[:, :130])) == (
-        pytest.approx(np.log(2))
-    )
+    assert float(
+        RecogniserLoss(Layout(("a", "b"), (), ()))(answers | {"label": np.array([0, 1])}, outputs[:, :130])
+    ) == (pytest.approx(np.log(2)))
 
 
 def test_batches_show_every_picture_once_before_any_comes_again_and_can_be_skipped():

@@ -96,7 +96,10 @@ def test_touching_objects_are_told_apart_and_small_ones_dropped():
     found = separate(ideal_maps(instances, thickness), min_area_px=20)
     assert found.max() == 4
     for number in range(1, 5):
-        best = max(((found == k) & (instances == number)).sum() / ((found == k) | (instances == number)).sum() for k in range(1, 5))
+        best = max(
+            ((found == k) & (instances == number)).sum() / ((found == k) | (instances == number)).sum()
+            for k in range(1, 5)
+        )
         assert best > 0.9
     assert separate(np.zeros((20, 30, 3), np.float32)).max() == 0
 
@@ -186,7 +189,9 @@ def test_the_image_classifier_learns_from_maps_and_classes_alone():
         outline = (np.hypot(x, y) < 9) if i else (abs(x) < 12) & (abs(y) < 4)
         made.append(np.repeat(np.roll(outline, rng.integers(-3, 4, 2), (0, 1))[..., None], 3, -1))
     maps = np.array(made, np.float16)
-    classifier = fit_image_classifier(maps[:120], label[:120], ("bar", "disc"), RecogniserRecipe(n_steps=150, batch_size=16), 1)
+    classifier = fit_image_classifier(
+        maps[:120], label[:120], ("bar", "disc"), RecogniserRecipe(n_steps=150, batch_size=16), 1
+    )
     rows = np.asarray(classifier(maps[120:].astype(np.float32), training=False))
     place = Layout(("bar", "disc"), (), ()).slices["classes"]
     assert (rows[:, place].argmax(1) == label[120:]).mean() > 0.95

@@ -312,7 +312,7 @@ def test_every_deformation_that_is_drawn_can_be_seen(label):
             assert label == "shell" or heights[0].size != heights[1].size  # a dent in its face leaves its outline
             assert np.abs(even[0] - even[1]).max() > 0.5 * PX
     unseen = {name for name, count in counts.items() if count == 0}
-    turns = dict.fromkeys(("cylinder", "cone", "helix", "tube", "capsule"), {"twist"})
+    turns = {name: {"twist"} for name in ("cylinder", "cone", "helix", "tube", "capsule")}
     expected = turns | {"sphere": {"twist", "shear"}, "shell": {"twist", "shear"}, "ellipsoid": {"shear"}}
     assert unseen == expected.get(label, set())
 

@@ -154,8 +154,8 @@ def _imagenet(name: str, backbone: Backbone) -> keras.Model:
         network = backbone.imagenet()
     except Exception as error:  # Keras raises plain Exception where a download fails, and OSError
         raise ModelError(
-            f"The ImageNet weights of {name} cannot be fetched: they need the internet once ({error}). Download them on "
-            "another machine into ~/.keras/models, or give weights=PATH."
+            f"The ImageNet weights of {name} cannot be fetched: they need the internet once ({error}). Download them "
+            "on another machine into ~/.keras/models, or give weights=PATH."
         ) from error
     network.trainable = False
     return network

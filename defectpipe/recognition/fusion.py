@@ -55,8 +55,8 @@ def pad_views(answers: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of ndarray of float32
-        ``features`` (objects, 8, n), ``evidence`` (objects, 8, classes; log-probabilities), ``present`` (objects, 8, 1):
-        1 of a view, 0 of none.
+        ``features`` (objects, 8, n), ``evidence`` (objects, 8, classes; log-probabilities), ``present``
+        (objects, 8, 1): 1 of a view, 0 of none.
     """
     n_objects, n_views = answers.shape[:2]
     place = layout.slices
@@ -85,7 +85,9 @@ def build_fusion(layout: Layout, dropout: float = 0.2) -> keras.Model:
     x = layers.Concatenate()([layers.BatchNormalization(momentum=0.98)(features), layers.Rescaling(0.1)(evidence)])
     x = layers.Dropout(dropout)(layers.Dense(_WIDTH, activation="relu")(x))
     # 1 of every view at first
-    weight = layers.Dense(1, activation="softplus", kernel_initializer="zeros", bias_initializer=_inverse_softplus_one)(x)
+    weight = layers.Dense(1, activation="softplus", kernel_initializer="zeros", bias_initializer=_inverse_softplus_one)(
+        x
+    )
     counted = layers.Multiply()([weight, present])
     total = ops.sum(layers.Multiply()([evidence, counted]), axis=1)
     mean = ops.sum(layers.Multiply()([x, present]), axis=1) / ops.sum(present, axis=1)
@@ -122,7 +124,9 @@ def fit_fusion(
 
     keras.utils.set_random_seed(seed)
     network = build_fusion(layout, recipe.dropout)
-    batches = _Groups(pad_views(answers, layout), np.asarray(label, np.int32), answers.shape[1], recipe.batch_size, seed)
+    batches = _Groups(
+        pad_views(answers, layout), np.asarray(label, np.int32), answers.shape[1], recipe.batch_size, seed
+    )
 
     def loss(truth: Any, logits: Any) -> Any:
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(truth, logits))

@@ -208,7 +208,7 @@ def maps_of(network: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> 
     ndarray of float32, shape (n, height, width, 3)
         Probability of the outline (0 to 1), thickness in px (0 where no object is likely), depth (0 to 1).
     """
-    n, height, width = pixels.shape
+    height, width = pixels.shape[1:]
     made = standardise(pixels)
     down, right = -height % STRIDE, -width % STRIDE
     made = np.pad(made, ((0, 0), (0, down), (0, right), (0, 0)), mode="edge")

@@ -1,6 +1,6 @@
 """The transfer-learnt image classifier: a pretrained backbone that stays as it is, and a last layer of one's own.
 
-From one picture: class probabilities. Any classes can be learned from a few pictures each, since only the last layer is.
+From one picture: class probabilities. Any classes can be learned from a few pictures each: only the last layer is.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Tlic:
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """Pictures (n, height, width) to (n, classes): means over the 8 ways in which a picture can lie."""
-        ways = [self.last_layer.logits(features_of(self.network, self.backbone, turned(pixels, w))) for w in range(_WAYS)]
+        ways = [
+            self.last_layer.logits(features_of(self.network, self.backbone, turned(pixels, w))) for w in range(_WAYS)
+        ]
         return np.mean(ways, 0)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:

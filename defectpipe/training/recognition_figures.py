@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ def accuracy_of_views(
 ) -> dict[int, dict[str, float]]:
     """Accuracy and expected calibration error from 1, 2 … views of each object.
 
-    An object's views are divided into groups without overlap, each of which is judged by itself: of 8 views, one view is
-    judged 8 times, three twice.
+    An object's views are divided into groups without overlap, each of which is judged by itself: of 8 views, one view
+    is judged 8 times, three twice.
 
     Parameters
     ----------
@@ -105,20 +106,25 @@ def recogniser_figures(
         ),
         "per_deformation": shares_right(
             right,
-            [("none", deformed[:, 0] == 0), *((name, deformed[:, i] > 0) for i, name in enumerate(layout.deformations))],
+            [
+                ("none", deformed[:, 0] == 0),
+                *((name, deformed[:, i] > 0) for i, name in enumerate(layout.deformations)),
+            ],
         ),
         "visible": shares_right(right, [("yes", columns["visible"] > 0), ("no", columns["visible"] == 0)]),
         "confusion": {"classes": list(layout.classes), "rows_are_truth": confusion(given, label, len(layout.classes))},
         "deformed": _deformed(answers[..., place["deformations"]], deformed[::n_views, 0] > 0),
         "dimensions": _dimensions(flat[:, place["dimensions"]], targets["dimensions"], n_views, layout),
-        "log_likelihood": float(log_softmax(logits.reshape(len(label), -1) / temperature)[np.arange(len(label)), label].mean()),
+        "log_likelihood": float(
+            log_softmax(logits.reshape(len(label), -1) / temperature)[np.arange(len(label)), label].mean()
+        ),
     }
 
 
 def _per(right: np.ndarray, values: np.ndarray, edges: Sequence[float]) -> dict[str, dict[str, float]]:
     groups = [
         (f"{low:g} to {high:g}", (values >= low) & (values <= high if high == edges[-1] else values < high))
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
+        for low, high in pairwise(edges)
     ]
     return shares_right(right, groups)
 

@@ -1,10 +1,10 @@
 """The simulated sets of images that recognition is trained and judged on: settings, seeds, sizes.
 
-A view is a picture of 64 × 64 px of one body, as `recognition` cuts it from a micrograph; a field shows one body larger,
-or several. Everything that a microscope varies is drawn anew for each view: orientation, place, dose from 30 to 30,000
-electrons a px (the full beam's; the detector collects what the body scatters), scan distortion up to 5 %, drift,
-movement of the body, flyback, defocus, probe, noise of detector and lines, brightness and contrast. Material, dimensions
-and deformation are the body's, and half of the bodies are deformed.
+A view is a picture of 64 × 64 px of one body, as `recognition` cuts it from a micrograph; a field shows one body
+larger, or several. Everything that a microscope varies is drawn anew for each view: orientation, place, dose from 30 to
+30,000 electrons a px (the full beam's; the detector collects what the body scatters), scan distortion up to 5 %,
+drift, movement of the body, flyback, defocus, probe, noise of detector and lines, brightness and contrast. Material,
+dimensions and deformation are the body's, and half of the bodies are deformed.
 """
 
 from __future__ import annotations
