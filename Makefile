@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 focus-benchmark focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -112,3 +112,19 @@ focus-benchmark: setup
 ## whether the test set of the focus benchmark is still the frozen one
 focus-freeze: setup
 	$(BIN)/python benchmarks/focus_freeze.py
+
+## the simulated sets of recognition, kept in RECOGNITION_DATA: about 25 minutes of one core; resumable
+recognition-data: setup
+	$(BIN)/python benchmarks/recognition_data.py $(ARGS)
+
+## train what of recognition is not trained yet, into RECOGNITION_CACHE; resumable; ARGS="recogniser --steps 4000"
+train-recognition: setup
+	$(BIN)/python benchmarks/recognition_train.py $(ARGS)
+
+## every figure of recognition on its test sets: per class, dose and deformation, views, transfer, calibration
+bench-recognition: setup
+	$(BIN)/python benchmarks/recognition.py $(ARGS)
+
+## whether the test sets of recognition are still the frozen ones
+recognition-freeze: setup
+	$(BIN)/python benchmarks/recognition_freeze.py

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from defectpipe.recognition.calibration import expected_calibration_error, log_softmax
+from defectpipe.recognition.calibration import expected_calibration_error
 from defectpipe.recognition.ground_truth import fuse_classes, fuse_evenly
 from defectpipe.recognition.recogniser import Layout
 
@@ -19,7 +19,8 @@ VIEWS_REPORTED = (1, 2, 3, 4, 6, 8)
 def accuracy_of_views(
     logits: np.ndarray,
     label: np.ndarray,
-    fuse: Callable[[np.ndarray], np.ndarray] = fuse_classes,
+    temperatures: Mapping[int, float] | None = None,
+    fuse: Callable[[np.ndarray, float], np.ndarray] = fuse_classes,
     counts: Sequence[int] = VIEWS_REPORTED,
 ) -> dict[int, dict[str, float]]:
     """Accuracy and expected calibration error from 1, 2 … views of each object.
@@ -32,8 +33,10 @@ def accuracy_of_views(
     logits : ndarray, shape (objects, views, k)
         What `fuse` takes of each view.
     label : ndarray of int, shape (objects,)
+    temperatures : mapping of int to float, optional
+        By number of views; 1 by default.
     fuse : callable
-        From (objects, views, k) to probabilities (objects, classes).
+        From (objects, views, k) and the temperature to probabilities (objects, classes).
     counts : sequence of int
         Numbers of views; those beyond what there is are left out.
 
@@ -47,7 +50,9 @@ def accuracy_of_views(
         groups = logits.shape[1] // n
         if not groups:
             continue
-        given = np.concatenate([fuse(logits[:, g * n : (g + 1) * n]) for g in range(groups)])
+        given = np.concatenate(
+            [fuse(logits[:, g * n : (g + 1) * n], (temperatures or {}).get(n, 1.0)) for g in range(groups)]
+        )
         truth = np.tile(label, groups)
         figures[n] = {
             "accuracy": float((given.argmax(1) == truth).mean()),
@@ -74,7 +79,7 @@ def recogniser_figures(
     layout: Layout,
     targets: dict[str, np.ndarray],
     columns: dict[str, np.ndarray],
-    temperature: float = 1.0,
+    temperatures: Mapping[int, float],
 ) -> dict[str, Any]:
     """All that is reported of a recogniser.
 
@@ -86,8 +91,8 @@ def recogniser_figures(
         From `recognition_targets.targets_of`, a row a view.
     columns : dict of ndarray, shape (objects * views,)
         Truth: ``dose_per_px``, ``visible``, ``scan_distortion``, ``max_thickness_nm``, ``mean_free_path_nm``, drift.
-    temperature : float
-        See `ground_truth.fuse_classes`.
+    temperatures : mapping of int to float
+        By number of views; see `ground_truth.fuse_classes`.
     """
     place, n_views = layout.slices, answers.shape[1]
     flat = answers.reshape(-1, answers.shape[-1])
@@ -96,7 +101,7 @@ def recogniser_figures(
     given = flat[:, place["classes"]].argmax(1)
     right = given == label
     return {
-        "views": accuracy_of_views(logits / temperature, label[::n_views]),
+        "views": accuracy_of_views(logits, label[::n_views], temperatures),
         "per_class": shares_right(right, [(name, label == i) for i, name in enumerate(layout.classes)]),
         "per_dose": _per(right, columns["dose_per_px"], DOSE_EDGES),
         "per_distortion": _per(right, columns["scan_distortion"], (0.0, 0.0125, 0.025, 0.0375, 0.05)),
@@ -115,9 +120,6 @@ def recogniser_figures(
         "confusion": {"classes": list(layout.classes), "rows_are_truth": confusion(given, label, len(layout.classes))},
         "deformed": _deformed(answers[..., place["deformations"]], deformed[::n_views, 0] > 0),
         "dimensions": _dimensions(flat[:, place["dimensions"]], targets["dimensions"], n_views, layout),
-        "log_likelihood": float(
-            log_softmax(logits.reshape(len(label), -1) / temperature)[np.arange(len(label)), label].mean()
-        ),
     }
 
 

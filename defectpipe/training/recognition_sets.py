@@ -98,6 +98,7 @@ class SetPlan:
 _TILTS = (-70.0, -50.0, -30.0, -10.0, 10.0, 30.0, 50.0, 70.0)
 SETS: dict[str, SetPlan] = {
     "views-train": SetPlan(VIEWS, 12_000, 4, 61_000),
+    "views-fusion": SetPlan(VIEWS, 2_400, 8, 61_500),
     "views-validation": SetPlan(VIEWS, 600, 8, 62_000),
     "views-test": SetPlan(VIEWS, 2_400, 8, 63_000),
     "views-test-dose-30": SetPlan(FAINT_VIEWS, 600, 8, 63_001),

@@ -1,0 +1,76 @@
+"""Objects of a field as views for the recognisers: cut out, brought to the views' scale, their neighbours removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from defectpipe.recognition.views import VIEW_PX
+
+# Longest side of an object's box over the view's side, as most views of the training have it.
+_SHARE = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One object, cut out.
+
+    Parameters
+    ----------
+    pixels : ndarray of float32, shape (VIEW_PX, VIEW_PX)
+    px_per_px : float
+        Pixels of the field for one of the view: the view's pixel size is the field's, times this.
+    """
+
+    pixels: np.ndarray
+    px_per_px: float
+
+
+def cut_view(pixels: np.ndarray, instances: np.ndarray, number: int, side_px: float | None = None) -> View:
+    """Cut one object out of its field.
+
+    Other objects in the square around it take the grey value of the support; beyond the field's border it is mirrored.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (height, width)
+        Grey values in any unit.
+    instances : ndarray of int, shape (height, width)
+        From `separation.separate`.
+    number : int
+        Of the object.
+    side_px : float, optional
+        Side of the square in px of the field; by default the object fills the view as those of the training do. Several
+        views of one object should have one scale: give all of them the largest.
+
+    Returns
+    -------
+    View
+    """
+    y, x = np.nonzero(instances == number)
+    side = side_px if side_px is not None else side_of(instances, number)
+    centre = (0.5 * (x.min() + x.max()), 0.5 * (y.min() + y.max()))
+    field = np.asarray(pixels, np.float32)
+    others = (instances > 0) & (instances != number)
+    if others.any():
+        support = field[instances == 0]
+        # as noisy as the support itself, with its own values
+        if support.size:
+            field = field.copy()
+            field[others] = support[np.arange(int(others.sum())) * 7919 % support.size]
+    scale = side / VIEW_PX
+    if scale > 1:  # what is left out by sampling would come back as noise
+        field = cv2.GaussianBlur(field, (0, 0), 0.4 * np.sqrt(scale**2 - 1), borderType=cv2.BORDER_REFLECT)
+    middle = (VIEW_PX - 1) / 2
+    matrix = np.array([[scale, 0, centre[0] - scale * middle], [0, scale, centre[1] - scale * middle]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    view = cv2.warpAffine(field, matrix, (VIEW_PX, VIEW_PX), flags=flags, borderMode=cv2.BORDER_REFLECT)
+    return View(view, scale)
+
+
+def side_of(instances: np.ndarray, number: int) -> float:
+    """Side of the square that an object fills as those of the training do, in px of the field."""
+    y, x = np.nonzero(instances == number)
+    return float(max(np.ptp(x), np.ptp(y)) + 1) / _SHARE
