@@ -190,7 +190,7 @@ def test_the_image_classifier_learns_from_maps_and_classes_alone():
         made.append(np.repeat(np.roll(outline, rng.integers(-3, 4, 2), (0, 1))[..., None], 3, -1))
     maps = np.array(made, np.float16)
     classifier = fit_image_classifier(
-        maps[:120], label[:120], ("bar", "disc"), RecogniserRecipe(n_steps=150, batch_size=16), 1
+        maps[:120], label[:120], ("bar", "disc"), RecogniserRecipe(n_steps=300, batch_size=16, learning_rate=1e-3), 1
     )
     rows = np.asarray(classifier(maps[120:].astype(np.float32), training=False))
     place = Layout(("bar", "disc"), (), ()).slices["classes"]

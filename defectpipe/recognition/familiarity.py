@@ -1,7 +1,7 @@
 """Whether a view is like those that the recogniser learned from, by how far its features lie from theirs.
 
-Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018:
-Gaussians of the classes' features with one covariance.
+Gaussians of the classes' features with one covariance: Lee et al., "A simple unified framework for detecting
+out-of-distribution samples and adversarial attacks", NeurIPS 2018.
 """
 
 from __future__ import annotations
