@@ -49,7 +49,7 @@ def use_threads(n: int) -> None:
 
 def fit(
     network: keras.Model,
-    next_batch: Callable[[], tuple[Any, np.ndarray]],
+    next_batch: Callable[[], tuple[Any, Any]],
     loss: Callable[[Any, Any], Any],
     *,
     n_steps: int,
@@ -65,7 +65,7 @@ def fit(
     Parameters
     ----------
     next_batch : callable
-        Gives inputs (an array, or several by name) and answers of one batch, of the same shape each time.
+        Gives inputs and answers (an array, or several by name) of one batch, best of the same shape each time.
     loss : callable
         Loss of (answers, outputs).
     momentum : float, optional
@@ -121,7 +121,7 @@ def fit(
 
 def _write_checkpoint(path: Path, step: int, variables: list[Any]) -> None:
     buffer = io.BytesIO()
-    values = {f"v{number}": np.asarray(variable) for number, variable in enumerate(variables)}
+    values: dict[str, Any] = {f"v{number}": np.asarray(variable) for number, variable in enumerate(variables)}
     np.savez(buffer, step=np.array(step), **values)
     write_atomic(path, buffer.getvalue())
 

@@ -139,7 +139,7 @@ def fit_fusion(
         peak_learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         progress=progress,
-        checkpoints=checkpoint and Checkpoints(checkpoint, 500, batches.skip_to),
+        checkpoints=None if checkpoint is None else Checkpoints(checkpoint, 500, batches.skip_to),
     )
     return network
 

@@ -91,7 +91,7 @@ def fit_recogniser(
         peak_learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         progress=progress,
-        checkpoints=checkpoint and Checkpoints(checkpoint, _CHECKPOINT_EVERY, batches.skip_to),
+        checkpoints=None if checkpoint is None else Checkpoints(checkpoint, _CHECKPOINT_EVERY, batches.skip_to),
     )
     return network
 

@@ -104,7 +104,7 @@ def simulate_images(plan: SetPlan, first: int, n: int) -> SolidImages:
             labels.append(BODIES.index(body.solid.label))
             image_index.append(number)
     return SolidImages(
-        pixels=np.stack([image.micrograph.pixels for image in made]),
+        pixels=np.stack([np.asarray(image.micrograph.pixels) for image in made]),
         instances=np.stack([instance_map(image) for image in made]),
         thickness_nm=np.stack([image.maps["thickness_nm"] for image in made]).astype(np.float16),
         label=np.array(labels, np.int16),
