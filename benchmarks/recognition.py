@@ -43,6 +43,7 @@ from defectpipe.recognition.views import standardise, turned
 from defectpipe.training.pixelwise_figures import several_figures, single_figures
 from defectpipe.training.recognition_data import SolidImages, read_images
 from defectpipe.training.recognition_figures import VIEWS_REPORTED, accuracy_of_views, shares_right
+from defectpipe.training.recognition_model import trunk_of
 from defectpipe.training.recognition_targets import targets_of
 
 RESULTS = Path(__file__).parent / "results" / "recognition.json"
@@ -87,11 +88,7 @@ def transfer_section(n_scenes: int | None, imagenet: bool) -> dict[str, Any]:
     if pool is None or test is None:
         return {}
     made: dict[str, Any] = {"classes": list(pool.classes)}
-    builtin, random = load_backbone("ours", "none"), load_backbone("ours", "none", seed=1)
-    _, network, _ = load_recogniser()
-    # the trunk is the first part of the recogniser
-    for layer in builtin.layers:
-        layer.set_weights(network.get_layer(layer.name).get_weights())
+    builtin, random = trunk_of(load_recogniser()[1]), load_backbone("ours", "none", seed=1)
     made["ours, pretrained on the other classes"] = _last_layers(builtin, "ours", pool, test)
     made["ours, random weights"] = _last_layers(random, "ours", pool, test)
     made["ours, trained from scratch"] = _from_scratch(pool, test)

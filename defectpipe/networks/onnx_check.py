@@ -36,8 +36,8 @@ class NetworkShape:
         What messages call it, such as "screener".
     inputs : mapping of str to sequence of int
         Shape of one sample of each input, without the batch axis. A single input may have any name.
-    n_answers : int
-        Answers that it gives to a sample.
+    n_answers : int or sequence of int
+        Answers that it gives to a sample, or their shape.
     batch : int
         Samples that it is given at once.
     takes : str
@@ -50,7 +50,7 @@ class NetworkShape:
 
     kind: str
     inputs: Mapping[str, Sequence[int]]
-    n_answers: int
+    n_answers: int | Sequence[int]
     batch: int
     takes: str
     operators: frozenset[str] = OPERATORS
@@ -173,5 +173,6 @@ def _check_shapes(onnx: Any, model: Any, wanted: NetworkShape) -> None:
             n_values *= side
         if n_values > _MAX_VALUES:
             raise ValueError(f"a result inside it is too large for a {wanted.kind}")
-    if shapes.get(model.graph.output[0].name) != [wanted.batch, wanted.n_answers]:
-        raise ValueError(f"it does not give {wanted.n_answers} answers to a sample")
+    answers = [wanted.n_answers] if isinstance(wanted.n_answers, int) else list(wanted.n_answers)
+    if shapes.get(model.graph.output[0].name) != [wanted.batch, *answers]:
+        raise ValueError(f"it does not give {' × '.join(map(str, answers))} answers to a sample")

@@ -50,14 +50,16 @@ def fit_familiarity(features: np.ndarray, label: np.ndarray, share: float = 0.99
     label : ndarray of int, shape (n,)
         0 to the number of classes less 1; each occurs.
     share : float
-        Of those views that count as known. One half of them gives the Gaussians, the other the limit.
+        Of those views that count as known. One half of each class gives the Gaussians, the other the limit.
 
     Returns
     -------
     Familiarity
     """
     features, label = np.asarray(features, float), np.asarray(label)
-    first = np.arange(len(label)) % 2 == 0
+    first = np.zeros(len(label), bool)
+    for i in range(label.max() + 1):
+        first[np.flatnonzero(label == i)[::2]] = True
     means = np.stack([features[first & (label == i)].mean(0) for i in range(label.max() + 1)])
     around = features[first] - means[label[first]]
     values, vectors = np.linalg.eigh(np.cov(around.T))

@@ -193,7 +193,7 @@ class _Tiles:
         return standardise(np.stack(pixels)), np.stack(targets)
 
 
-def maps_of(network: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+def maps_of(network: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, standardised: bool = False) -> np.ndarray:
     """The maps of pictures of any size.
 
     Parameters
@@ -202,6 +202,8 @@ def maps_of(network: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> 
         From standardised pictures (n, height, width, 1) to its output.
     pixels : ndarray, shape (n, height, width)
         Grey values in any unit.
+    standardised : bool
+        They are standardised already, as parts of a larger field.
 
     Returns
     -------
@@ -209,7 +211,7 @@ def maps_of(network: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> 
         Probability of the outline (0 to 1), thickness in px (0 where no object is likely), depth (0 to 1).
     """
     height, width = pixels.shape[1:]
-    made = standardise(pixels)
+    made = np.asarray(pixels, np.float32)[..., None] if standardised else standardise(pixels)
     down, right = -height % STRIDE, -width % STRIDE
     made = np.pad(made, ((0, 0), (0, down), (0, right), (0, 0)), mode="edge")
     maps = np.asarray(network(made), np.float32)[:, :height, :width]
