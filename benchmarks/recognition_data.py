@@ -1,6 +1,6 @@
 """Simulate the sets that recognition is trained and judged on: RECOGNITION_DATA, by default ``recognition-data``.
 
-python benchmarks/recognition_data.py [NAME ...]
+python benchmarks/recognition_data.py [NAME ...] [--scenes N]
 
 Resumable: shards that are there are kept. About 10 ms of CPU time a view, 13 minutes for all views.
 """
@@ -22,8 +22,14 @@ DATA = Path(os.environ.get("RECOGNITION_DATA", Path(__file__).parent / "recognit
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(SETS)}; all by default")
+    parser.add_argument("--scenes", type=int, help="only the first of each set")
+    arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    for chosen in parser.parse_args().names or SETS:
+    for chosen in arguments.names or SETS:
         start = time.process_time()
-        write_images(chosen, DATA, lambda done, of, name=chosen: print(f"{name}: shard {done} of {of}", flush=True))
+
+        def tell(done: int, of: int, name: str = chosen) -> None:
+            print(f"{name}: shard {done} of {of}", flush=True)
+
+        write_images(chosen, DATA, arguments.scenes, tell)
         print(f"{chosen}: {time.process_time() - start:.0f} s of CPU time", flush=True)

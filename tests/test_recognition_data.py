@@ -116,10 +116,13 @@ def test_shards_are_kept_read_in_part_and_made_again_where_damaged(few, small, t
     with pytest.raises(SettingsError, match="holds"):
         read_images("few", tmp_path / "nowhere")
     said = []
-    again = json.loads(write_images("few", tmp_path, lambda *a: said.append(a)).read_text())
+    again = json.loads(write_images("few", tmp_path, progress=lambda *a: said.append(a)).read_text())
     assert again == manifest
     assert said == [(1, 3), (2, 3), (3, 3)]
     assert shards[0].stat().st_mtime_ns == before
+    part = json.loads(write_images("few", tmp_path / "part", 2).read_text())
+    assert part["n_scenes"] == 3
+    assert part["shards"] == {"0000.npz": manifest["shards"]["0000.npz"]}
 
 
 def test_shards_of_other_settings_are_refused_by_the_reader(small, monkeypatch, tmp_path):

@@ -28,7 +28,8 @@ OUTLINE, THICKNESS, DEPTH = range(3)  # channels
 THICKNESS_UNIT_PX = 32.0
 # Sides of a picture are multiples of it.
 STRIDE = 16
-_WIDTHS = (12, 24, 48, 96, 128)
+# 12 for the first would do, but the gradient of 12 channels crashes oneDNN 3 in TensorFlow 2.21 (AVX-512, 128 px).
+_WIDTHS = (16, 24, 48, 96, 128)
 
 
 def pixel_targets(instances: np.ndarray, thickness_px: np.ndarray) -> np.ndarray:

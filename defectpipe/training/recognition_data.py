@@ -130,7 +130,9 @@ def instance_map(image: SimulatedSolids) -> np.ndarray:
     return chosen
 
 
-def write_images(name: str, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+def write_images(
+    name: str, folder: Path, n_scenes: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> Path:
     """Simulate a set of `SETS` into shards; those that are there already are kept.
 
     Parameters
@@ -138,6 +140,8 @@ def write_images(name: str, folder: Path, progress: Callable[[int, int], None] |
     name : str
     folder : Path
         Made if missing; holds a folder for each set.
+    n_scenes : int, optional
+        Only the first, rounded up to whole shards; all by default.
     progress : callable, optional
         Called with the number of shards there are and all of them.
 
@@ -149,7 +153,7 @@ def write_images(name: str, folder: Path, progress: Callable[[int, int], None] |
     plan = find_plan(name)
     key = plan.sha256()
     place = folder / name
-    starts = range(0, plan.n_scenes, _scenes_a_shard(plan))
+    starts = range(0, min(n_scenes or plan.n_scenes, plan.n_scenes), _scenes_a_shard(plan))
     digests = {}
     for number, first in enumerate(starts):
         path = place / f"{number:04d}.npz"
@@ -169,7 +173,7 @@ def write_images(name: str, folder: Path, progress: Callable[[int, int], None] |
         "plan_sha256": key,
         "settings": plan.preset.to_dict(),
         "seed": plan.seed,
-        "n_scenes": plan.n_scenes,
+        "n_scenes": min(len(starts) * _scenes_a_shard(plan), plan.n_scenes),
         "n_views": plan.n_views,
         "tilts_deg": list(plan.tilts_deg),
         "columns": list(COLUMNS),
