@@ -173,18 +173,18 @@ def image_section(n_scenes: int | None) -> dict[str, Any]:
     images = _read("views-test", n_scenes)
     if images is None or not (CACHE / "image" / RUN).exists():
         return {}
-    layout, network = load_image(images.classes)
+    layout, network, run = load_image()
     maps = drawn(load_pixelwise().predict_on_batch, images.pixels)
     rows = np.concatenate(
         [network.predict_on_batch(maps[i : i + 256].astype(np.float32)) for i in range(0, len(maps), 256)]
     )
     logits = rows[:, layout.slices["classes"]]
-    right = logits.argmax(1) == images.class_index
-    label = images.class_index[:: images.n_views]
+    truth = targets_of(images, layout)["label"]
+    right, label = logits.argmax(1) == truth, truth[:: images.n_views]
     figures = {
-        "training": json.loads((CACHE / "image" / RUN).read_text()),
+        "training": run,
         "views": accuracy_of_views(logits.reshape(len(label), images.n_views, -1), label),
-        "per_class": shares_right(right, [(c, images.class_index == i) for i, c in enumerate(images.classes)]),
+        "per_class": shares_right(right, [(name, truth == i) for i, name in enumerate(layout.classes)]),
     }
     return figures | {"tlic_of_random_backbone": _known_classes(images)}
 

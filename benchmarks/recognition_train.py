@@ -131,7 +131,8 @@ def train_image(n_objects: int | None, n_steps: int | None) -> None:
     )
     save_weights(network, folder / WEIGHTS)
     seconds = round(time.process_time() - start)
-    write_json({"recipe": dataclasses.asdict(recipe), "n_views": len(images), "cpu_s": seconds}, folder / RUN)
+    content = {"classes": images.classes, "recipe": dataclasses.asdict(recipe), "n_views": len(images)}
+    write_json(content | {"cpu_s": seconds}, folder / RUN)
 
 
 def source_of(name: str, n_scenes: int | None = None) -> PixelSource:
@@ -159,10 +160,11 @@ def load_pixelwise() -> Any:
     return _with_weights(build_pixelwise(), "pixelwise")
 
 
-def load_image(classes: tuple[str, ...]) -> tuple[Layout, Any]:
-    """The trained image classifier."""
-    layout = Layout(classes, (), ())
-    return layout, _with_weights(build_recogniser(layout, VIEW_PX, 3), "image")
+def load_image() -> tuple[Layout, Any, dict]:
+    """Layout, network and run of the trained image classifier."""
+    run = json.loads((CACHE / "image" / RUN).read_text())
+    layout = Layout(tuple(run["classes"]), (), ())
+    return layout, _with_weights(build_recogniser(layout, VIEW_PX, 3), "image"), run
 
 
 def answer(network: Any, images: SolidImages) -> np.ndarray:
