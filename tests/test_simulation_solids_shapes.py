@@ -317,6 +317,21 @@ def test_every_deformation_that_is_drawn_can_be_seen(label):
     assert unseen == expected.get(label, set())
 
 
+def test_dents_leave_something_of_a_body():
+    s, gauge = (
+        shapes.sizes("octahedron", DIMENSIONS["octahedron"]),
+        shapes.gauge_nm("octahedron", DIMENSIONS["octahedron"]),
+    )
+    everything = DeformationRanges(share=1.0, dent_depth=(0.25, 0.3), dent_width=(0.3, 0.3), n_dents=(3, 3))
+    counts = []
+    for seed in range(40):
+        d = draw_deformation("octahedron", s, 17.0, gauge, everything, np.random.default_rng(seed))
+        counts.append(len(d.dents))
+        p = project(Solid("octahedron", DIMENSIONS["octahedron"], d, turned(seed)), 0, 0, PX)
+        assert p.volume_nm3 > 0
+    assert 0 < min(c for c in counts if c) < 3, "some had to be left out"
+
+
 @pytest.mark.parametrize("label", BODIES)
 def test_drawn_dimensions_fill_the_sphere_and_keep_the_classes_apart(label):
     rng = np.random.default_rng(10)

@@ -13,7 +13,7 @@ import numpy as np
 
 from defectpipe.errors import SettingsError
 from defectpipe.simulation.preset import Range
-from defectpipe.simulation.solids.rays import BODIES, distance
+from defectpipe.simulation.solids.rays import BODIES, distance, share_inside
 
 DEFORMATIONS = ("twist", "bend", "taper", "shear", "dents")
 
@@ -179,6 +179,10 @@ def draw_deformation(
         depth, width = (rng.uniform(*r) * gauge for r in (ranges.dent_depth, ranges.dent_width))
         if chosen[4] and depth > 0:
             dents.append((*place, float(depth), float(width)))
+    whole = share_inside(BODIES.index(label), s, _AS_IT_IS, _NO_DENTS, radius)
+    # several wide dents can leave nothing at all of a body
+    while dents and whole > 0 and share_inside(BODIES.index(label), s, _AS_IT_IS, np.array(dents, float), radius) == 0:
+        dents.pop()
     return Deformation(twist, bend, taper, shear, tuple(dents))
 
 

@@ -175,6 +175,19 @@ def distance(kind, s, w, dents, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
+def share_inside(kind, s, w, dents, radius):  # type: ignore[no-untyped-def]
+    """Share of a lattice in the cube around a sphere of that radius that lies inside the body."""
+    n = 17
+    inside = 0
+    for i in range(n):
+        for j in range(n):
+            for k in range(n):
+                x, y, z = (2 * i + 1.0) / n - 1, (2 * j + 1.0) / n - 1, (2 * k + 1.0) / n - 1
+                inside += distance(kind, s, w, dents, radius * x, radius * y, radius * z) < 0
+    return inside / n**3
+
+
+@njit(cache=True, error_model="numpy")
 def largest_gradient(kind, s, w, dents, half_box, band):  # type: ignore[no-untyped-def]
     """Largest gradient of `distance` on a lattice in the box, where its value is below `band`; at least 1."""
     largest = 1.0
