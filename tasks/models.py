@@ -91,6 +91,7 @@ class TrainModel(MakingTask):
 
     def make(self) -> None:
         """Train, then stamp the model."""
+        from defectpipe.model import LoopModel
         from defectpipe.training import train_loop_model
 
         if self._target().exists() and read_stamp(self._stamp()) is None:
@@ -102,6 +103,8 @@ class TrainModel(MakingTask):
         recipe, n_jobs = Path(self.recipe) if self.recipe else None, self.n_jobs or None
         path = train_loop_model(images, self.name, Path(self.models_dir), recipe=recipe, seed=self.seed, n_jobs=n_jobs)
         write_stamp(self._stamp(), Stamp(self._inputs().parts))
+        if (gate := LoopModel.load(path).focus_gate) and "skipped" in gate:
+            logger.info("no focus gate: %s", gate["skipped"])
         logger.info("the model is in %s; its figures are in card.json", path)
 
     def _target(self) -> Path:

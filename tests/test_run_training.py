@@ -65,6 +65,7 @@ def test_the_same_seed_trains_the_same_bytes(place, tmp_path):
     given = training(place, "--models-dir", again.parent, "--n-jobs", 1)
     done = run(*given, cwd=place, PYTHONHASHSEED="7", TZ="Pacific/Kiritimati")
     assert done.returncode == 0, done.stderr
+    assert "no focus gate: 4 held-out images" in done.stdout
     files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
     assert {path.relative_to(again) for path in again.rglob("*") if path.is_file()} == set(files)
     assert len(files) > 4
