@@ -1,11 +1,12 @@
 """The focus gate of models/fecral-loops beyond its training: on simulated fields, and on the real ones as they are.
 
-    python benchmarks/focus_gate.py [--n 12] [--write]
+    python benchmarks/focus_gate.py [--write]
 
-1. Fields of preset `fecral`, defocused as the training's held-out fields are (same blurs, noise put back the same
-   way), with the shipped model: F1 and diameter error over the focus score, as in the card, with 95 % intervals over
-   fields. The screener never saw a simulated field; the focus model saw others of this preset. A part of this benchmark
-   and not of `TrainModel`, since only for this model there is a preset that is like its images.
+1. Fields of the presets `fecral` (with all the distractors of the real ones) and `demo` (with few), defocused as the
+   training's held-out fields are (same blurs, noise put back the same way), with the shipped model: F1 and diameter
+   error over the focus score, as in the card, with 95 % intervals over fields. The loop model never saw a simulated
+   field; the focus model saw others of these presets. A part of this benchmark and not of `TrainModel`, since only for
+   this model there is a preset that is like its images.
 2. All real fields as they are: how many does the gate not let pass? Needs the FeCrAl set. The focus model saw them.
 
 Nothing is chosen by these figures. Results: results/focus-gate.json; with ``--write`` also in the card.
@@ -36,7 +37,9 @@ from defectpipe.statistics.scoring import Objects
 from defectpipe.training.degraded import BLUR_LEVELS_PX, degraded_rows
 from defectpipe.training.focus_gate import focus_gate, judged_fields
 
-PRESET, SEED = "fecral", 7300
+# Number of fields of each preset.
+N_FIELDS = {"fecral": 10, "demo": 8}
+SEED = 7300
 SHOWN = (10.0, 7.0, 5.0, 2.0)
 # Simulated fields have no gate of their own.
 _NOT_KEPT = ("focus_model", "reject_below", "ok_from")
@@ -45,7 +48,6 @@ _NOT_KEPT = ("focus_model", "reject_below", "ok_from")
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=12, help="simulated fields")
     parser.add_argument("--write", action="store_true", help="into the model's card, too")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -54,12 +56,12 @@ def main() -> None:
     if gate is None:
         raise SystemExit(f"The card of {NAME} holds no gate measured with this {focus.name}.")
     start = time.process_time()
-    simulated = simulated_curve(model, focus, arguments.n)
+    simulated = {preset: simulated_curve(model, focus, preset, n) for preset, n in N_FIELDS.items()}
     middle = time.process_time()
     as_they_are = judged_fields(((i.group, i.micrograph) for i in training_images()), focus, gate)
     real = {key: value for key, value in model.card["focus_gate"].items() if key not in ("simulated", "focus_model")}
     found = {
-        "command": f"make bench-focus-gate ARGS='--n {arguments.n}'",
+        "command": "make bench-focus-gate",
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, one thread",
         "model": {"name": model.name, "sha256": model.card["sha256"]},
@@ -69,8 +71,9 @@ def main() -> None:
         "real": real | {"fields_as_they_are": as_they_are},
     }
     write_json(found, RESULTS / "focus-gate.json")
-    for kind in ("real", "simulated"):
-        show(kind, found[kind])
+    show("real", real)
+    for preset, section in simulated.items():
+        show(f"simulated, {preset}", section)
     print("real fields as they are:", as_they_are)
     if arguments.write:
         place = MODELS / NAME / "card.json"
@@ -80,11 +83,11 @@ def main() -> None:
         print(f"written into {place.parent.name}/{place.name}")
 
 
-def simulated_curve(model: LoopModel, focus: FocusModel, n: int) -> dict[str, Any]:
-    """Runs of simulated fields at each blur, and their curve."""
+def simulated_curve(model: LoopModel, focus: FocusModel, preset: str, n: int) -> dict[str, Any]:
+    """Runs of `n` simulated fields at each blur, and their curve."""
     rows: list[dict[str, Any]] = []
     for i in range(n):
-        field = simulate_field(PRESETS[PRESET], SEED, i)
+        field = simulate_field(PRESETS[preset], SEED, i)
         m = field.micrograph
         margin_px = Settings().measurement.border_margin_px
         marked = Objects.from_labels(field.labels, m.shape, model.box_convention, margin_px)
@@ -98,7 +101,6 @@ def simulated_curve(model: LoopModel, focus: FocusModel, n: int) -> dict[str, An
     by_blur = table.groupby("working_sigma_px")
     counts = by_blur[["n_true", "n_labels", "n_loops"]].sum()
     return {
-        "preset": PRESET,
         "seed": SEED,
         "n_labels": int(table.drop_duplicates("image")["n_labels"].sum()),
         **curve,
