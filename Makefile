@@ -111,11 +111,11 @@ bench-focus-gate: setup
 bench-focus-cost: setup
 	$(BIN)/python benchmarks/focus_cost.py $(ARGS)
 
-## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet. IMAGES=3500: only so many for training
+## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet. IMAGES=4000: only so many for training; SHIP=spectral: becomes models/focus
 focus-benchmark: setup
 	$(BIN)/python benchmarks/focus_train.py $(if $(IMAGES),--images $(IMAGES)) $(ARGS)
 	$(BIN)/python benchmarks/focus_speed.py
-	$(BIN)/python benchmarks/focus_benchmark.py $(if $(IMAGES),--images $(IMAGES))
+	$(BIN)/python benchmarks/focus_benchmark.py $(if $(IMAGES),--images $(IMAGES)) $(if $(SHIP),--ship $(SHIP))
 	$(BIN)/python benchmarks/focus_tables.py
 
 ## figure 2 alone, from what focus-benchmark has trained
