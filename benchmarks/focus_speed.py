@@ -47,7 +47,7 @@ def main(names: list[str]) -> None:
             scorer(patch, np.array([2000.0]))
             times[name].append(1e3 * (time.process_time() - start))
     for name in names:
-        low, middle, high = np.quantile(times[name][1:], [0.1, 0.5, 0.9])
+        low, middle, high = (float(q) for q in np.quantile(times[name][1:], [0.1, 0.5, 0.9]))
         rows[name] |= {"ms_per_image": round(middle, 2), "ms_10_to_90_percent": [round(low, 2), round(high, 2)]}
     for name in names:
         if SLOWEST in names:
