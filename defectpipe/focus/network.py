@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import keras
 
 PUBLISHED_WIDTHS = (256, 64)
+_MOMENTUM = 0.98
 _STAGES_18 = ((64, 2), (128, 2), (256, 2), (512, 2))
 
 
@@ -54,7 +55,12 @@ def resnet50(shape: tuple[int, int, int]) -> keras.Model:
     """ResNet50 as Keras has it, from random weights; the output is the mean of the last stage, (n, 2048)."""
     import keras
 
-    return keras.applications.ResNet50(include_top=False, weights=None, input_shape=shape, pooling="avg")
+    network = keras.applications.ResNet50(include_top=False, weights=None, input_shape=shape, pooling="avg")
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # Keras's 0.99 needs several hundred steps until the averages are those of the data
+            layer.momentum = _MOMENTUM
+    return network
 
 
 def build_published(backbone: str, shape: tuple[int, int], with_magnification: bool) -> keras.Model:
@@ -100,7 +106,7 @@ def _normalised(x: Any, width: int, size: int, strides: int, padding: str = "sam
     from keras import layers
 
     x = layers.Conv2D(width, size, strides=strides, padding=padding, use_bias=False)(x)
-    x = layers.BatchNormalization(momentum=0.98, epsilon=1e-5)(x)
+    x = layers.BatchNormalization(momentum=_MOMENTUM, epsilon=1e-5)(x)
     return layers.ReLU()(x) if active else x
 
 
