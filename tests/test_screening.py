@@ -224,30 +224,6 @@ def test_a_trained_screener_learns_and_onnx_says_what_keras_says(tensorflow: Non
         OnnxNetwork(tmp_path / "screener.onnx", 48)
 
 
-@pytest.mark.slow
-def test_a_training_goes_on_from_its_last_cycle_as_if_never_stopped(tensorflow: None, tmp_path: Path) -> None:
-    from defectpipe.screening.training import ScreenerTraining, train_screener
-
-    samples = separable_samples(np.random.default_rng(0))
-    recipe = ScreenerRecipe(crop_px=24, widths=(4, 4, 4), hidden=8, dropout=0.3)
-    training = ScreenerTraining(n_steps=30, further_cycles=(20,), batch_size=16)
-    steps: list[int] = []
-    whole = train_screener(samples, recipe, training, 3, lambda step, _loss: steps.append(step), tmp_path)
-    assert steps == [30, 50]
-    assert [file.name for file in tmp_path.iterdir()] == ["screener-cycle-0.weights.h5"]
-    steps.clear()
-    resumed = train_screener(samples, recipe, training, 3, lambda step, _loss: steps.append(step), tmp_path)
-    assert steps == [50]
-    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    # The first cycle is the training without further ones, and the second changes what it left.
-    first = train_screener(samples, recipe, ScreenerTraining(n_steps=30, batch_size=16), 3)
-    whole.load_weights(tmp_path / "screener-cycle-0.weights.h5")
-    for a, b, c in zip(first.get_weights(), whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-        assert not np.array_equal(b, c)
-
-
 def test_too_few_loops_are_refused() -> None:
     from defectpipe.screening.training import ScreenerTraining, train_screener
 
