@@ -28,8 +28,9 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 # A plain name, for it stands in the picture.
 PLACE = Path("/tmp/loops")
+PICTURED = "fluence-3_field-001.tif.jpg"
 COMMAND = ("luigi", "--module", "defectpipe", "RunAll")
-COLUMNS, ROWS = 112, 34
+COLUMNS, ROWS = 120, 34
 # What the picture's time leaves out: waits longer than this, in s, and changes faster than this.
 LONGEST_WAIT_S, SHORTEST_WAIT_S = 0.8, 0.12
 LAST_S = 8.0
@@ -157,9 +158,10 @@ def report_pictures(report: Path, folder: Path) -> list[Path]:
     page, made = Page(), []
     try:
         page.open(report)
+        page.send("Emulation.setScrollbarsHidden", hidden=True)
         for scheme in ("light", "dark"):
             page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-            made.append(shoot(page, folder / f"report-{scheme}.webp", "scrollTo(0, 0)", 1200, 1000))
+            made.append(shoot(page, folder / f"report-{scheme}.webp", "scrollTo(0, 0)", 1200, 940))
         page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
         every = "document.querySelectorAll('.gallery-bar .switch[aria-pressed=false]').forEach(b => b.click());"
         there = every + "document.getElementById('gallery').scrollIntoView()"
@@ -190,7 +192,7 @@ def main() -> None:
         moments = record(COMMAND, PLACE)
         svg = into / "terminal.svg"
         svg.write_text(animated_svg(moments), encoding="utf-8")
-        overlay = shutil.copyfile(PLACE / "demo-defects" / "overlays" / "field-002.tif.jpg", into / "overlay.jpg")
+        overlay = shutil.copyfile(PLACE / "demo-defects" / "overlays" / PICTURED, into / "overlay.jpg")
         pictures = [svg, overlay, *report_pictures(PLACE / "demo-defects" / "report.html", into)]
     finally:
         shutil.rmtree(PLACE)
