@@ -127,9 +127,9 @@ class Progress:
             return
         if sys.stderr.isatty():
             form = _BAR if total is not None else _COUNTER
-            # Some terminals do not say how wide they are, and tqdm would draw nothing.
-            width = {"dynamic_ncols": True} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 80}
-            self._open[stage] = tqdm(total=total, desc=stage, unit=" images", bar_format=form, **width)
+            # Some terminals do not say how large they are, and tqdm would draw nothing.
+            size = {} if all(os.get_terminal_size(sys.stderr.fileno())) else {"ncols": 80, "nrows": 24}
+            self._open[stage] = tqdm(total=total, desc=stage, unit=" images", bar_format=form, **size)
         else:
             self._open[stage] = _Lines(stage, total)
 

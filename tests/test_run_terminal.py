@@ -27,7 +27,7 @@ def on_a_terminal(*arguments: object, cwd: Path, columns: int = 100) -> tuple[in
     """Exit status of a run on a terminal of its own, and everything that it wrote there."""
     ours, theirs = pty.openpty()
     # Height, width, and the same in px.
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40 if columns else 0, columns, 0, 0))
     environment = toy_environment(TERM="xterm-256color")
     with subprocess.Popen(
         command(*arguments), cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
@@ -42,7 +42,7 @@ def on_a_terminal(*arguments: object, cwd: Path, columns: int = 100) -> tuple[in
     return process.returncode, said.decode()
 
 
-# 0: a terminal that does not say how wide it is.
+# 0: a terminal that does not say how large it is.
 @pytest.mark.parametrize("columns", [100, 0])
 def test_a_terminal_shows_a_bar_a_stage_and_then_six_lines(tmp_path, columns):
     source = write_folder(tmp_path / "in", 3)

@@ -39,6 +39,7 @@ from defectpipe.training.part import (
     working_copy,
 )
 from defectpipe.training.predicted_f1 import judge_images, predicted_f1_card
+from defectpipe.training.progress import rows_for, share_rows
 from defectpipe.training.recipe import TrainingRecipe
 from defectpipe.training.workspace import IMAGE_LIST, PartJob, fingerprint, pixel_sha256, store_images, write_card
 
@@ -190,7 +191,8 @@ def _image_list(images: Sequence[TrainingImage], folds: Sequence[int]) -> pd.Dat
 def _train_parts(jobs: list[PartJob], n_jobs: int) -> list[Path]:
     # Each part in a process of its own: TensorFlow and forked children do not go together.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(n_jobs, len(jobs)), maxtasksperchild=1) as pool:
+    n_processes = min(n_jobs, len(jobs))
+    with context.Pool(n_processes, share_rows, rows_for(context, n_processes), maxtasksperchild=1) as pool:
         return pool.map(train_part, jobs, chunksize=1)
 
 

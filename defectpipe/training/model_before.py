@@ -17,7 +17,7 @@ from defectpipe.errors import ModelError, SettingsError
 from defectpipe.io.tables import loops_table, read_parquet, write_parquet
 from defectpipe.model import LoopModel, find_model
 from defectpipe.settings import Settings
-from defectpipe.training.progress import PartProgress
+from defectpipe.training.progress import PartProgress, rows_for, share_rows
 from defectpipe.training.workspace import IMAGE_LIST, StoredImage, pixel_sha256
 
 
@@ -97,7 +97,8 @@ def loops_before(before: ModelBefore, images: Sequence[StoredImage], folder: Pat
     settings = Settings(detection=before.settings.detection, screening=before.settings.screening)
     n_jobs = max(1, min(n_jobs, len(images)))
     jobs = [BeforeJob(before.path, settings, tuple(images[i::n_jobs])) for i in range(n_jobs)]
-    with multiprocessing.get_context("spawn").Pool(n_jobs, cv2.setNumThreads, (1,)) as pool:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(n_jobs, share_rows, rows_for(context, n_jobs)) as pool:
         loops = loops_table(pd.concat(pool.map(find_loops, jobs, chunksize=1), ignore_index=True))
     write_parquet(loops, place)
     return loops
@@ -105,6 +106,7 @@ def loops_before(before: ModelBefore, images: Sequence[StoredImage], folder: Pat
 
 def find_loops(job: BeforeJob) -> pd.DataFrame:
     """The loops of a job's images, by the chain of a run."""
+    cv2.setNumThreads(1)
     model, tables = LoopModel.load(job.path), [loops_table()]
     with PartProgress("model before") as progress:
         progress.begin("images", len(job.images))
