@@ -138,7 +138,9 @@ def train_loop_model(
     gate, degraded = measure_focus_gate(jobs[:-1], held_out, thresholds, box_scales, n_jobs)
     corrected = {i.micrograph.image: len(i.labels) for i in images if i.corrected}
     # Before the new files are there: both models may have one name.
-    gain = gain_from_corrections(before, stored, corrected, held_out, thresholds, work, n_jobs) if before else None
+    gain = None
+    if before is not None and corrected:
+        gain = gain_from_corrections(before, stored, corrected, held_out, thresholds, work, n_jobs)
     target = models_dir / name
     for file in FILES:
         write_atomic(target / file, (folders[-1] / file).read_bytes())
