@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -62,6 +62,10 @@ bench-kill: setup
 ## memory and time of 1,000 and 10,000 small images: make bench-many ARGS="1000 10000"
 bench-many: setup
 	$(BIN)/python benchmarks/many_images.py $(ARGS)
+
+## the README's pictures, from the demonstration; needs Chromium
+pictures: setup
+	$(BIN)/python docs/make_pictures.py
 
 ## the FeCrAl set is needed for these: DEFECTPIPE_DATA names the folder that holds fecral-loops/
 train-fecral: setup

@@ -42,6 +42,7 @@ class EvaluateAgreement(FolderTask):
 
         plan = session.plan
         labels = require_labels(plan)
+        session.progress.close()
         if reason := _stale(plan):
             logger.info("agreement: %s", reason.replace(UPSTREAM_CHANGED, "measurement changed"))
         _stamp(plan).unlink(missing_ok=True)

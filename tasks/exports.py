@@ -87,6 +87,7 @@ class ExportFolder(FolderTask):
 
         plan = session.plan
         out = plan.output_dir
+        session.progress.close()
         if reason := _stale(plan):
             logger.info("folder exports: %s", reason.replace(UPSTREAM_CHANGED, "loops changed"))
         folder_stamp(plan).unlink(missing_ok=True)

@@ -67,6 +67,8 @@ class Session:
             self.announced.add(stage)
             reasons = Counter(self.reason(stage, image) for part in self.stale[stage].values() for image in part)
             why = "; ".join(f"{n} image{'s' * (n != 1)}: {reason}" for reason, n in sorted(reasons.items()))
+            # The bar before it ends where it is; the line stands below.
+            self.progress.close()
             logger.info("%s: %s", stage, why or "nothing to compute")
             self.progress.expect(stage, reasons.total())
 

@@ -46,6 +46,7 @@ def summarise(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
             "output_dir": options.output_dir.as_posix(),
             "labels_dir": plan.labels_dir.as_posix() if plan.labels_dir else None,
             "label_format": plan.label_format,
+            "model_dir": plan.model.path.as_posix(),
             "pixel_size_nm": plan.pixel_size_nm,
             "engine": options.engine,
             "n_jobs": options.n_jobs,
