@@ -77,8 +77,9 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("work") / "simulated-training")
     given = parser.parse_args()
     recipe = TrainingRecipe.read(Path(__file__).with_name("fecral-recipe.json"))
-    schedule = dataclasses.replace(recipe.screener_training, n_steps=given.steps)
-    recipe = dataclasses.replace(recipe, screener_training=schedule)
+    recipe = dataclasses.replace(
+        recipe, screener_training=dataclasses.replace(recipe.screener_training, n_steps=given.steps)
+    )
     images = training_images()
     triples = [
         (

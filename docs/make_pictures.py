@@ -9,15 +9,9 @@ from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
-import fcntl
-import os
-import pty
+import codecs
 import shutil
-import struct
-import subprocess
 import sys
-import termios
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +19,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 DOCS = Path(__file__).resolve().parent
-ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS.parent / "tests"))
+from chromium import Page  # noqa: E402
+from terminal import run_on_terminal  # noqa: E402
+
 # A plain name, for it stands in the picture.
 PLACE = Path("/tmp/loops")
 PICTURED = "fluence-3_field-001.tif.jpg"
@@ -74,25 +71,18 @@ class Screen:
 
 def record(command: tuple[str, ...], place: Path) -> list[Moment]:
     """Run a command on a terminal of its own, and keep what stood there whenever it changed."""
-    ours, theirs = pty.openpty()
-    # Height, width, and the same in px.
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", ROWS, COLUMNS, 0, 0))
     screen = Screen(COLUMNS)
     screen.write(f"$ {' '.join(command)}\r\n")
     states = [(time.monotonic(), screen.last(ROWS))]
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
+
+    def told(part: bytes) -> None:
+        screen.write(decoder.decode(part))
+        states.append((time.monotonic(), screen.last(ROWS)))
+
     program = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
-    with subprocess.Popen(program, cwd=place, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        rest = b""
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 65536):
-                text = (rest + part).decode(errors="ignore")
-                rest = (rest + part)[len(text.encode()) :]
-                screen.write(text)
-                states.append((time.monotonic(), screen.last(ROWS)))
-        os.close(ours)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n" + "\n".join(states[-1][1]))
+    if status := run_on_terminal(program, told, cwd=place, rows=ROWS, columns=COLUMNS):
+        raise SystemExit(f"{' '.join(command)} ended with {status}:\n" + "\n".join(states[-1][1]))
     return shortened(states)
 
 
@@ -152,9 +142,6 @@ def animated_svg(moments: list[Moment]) -> str:
 
 def report_pictures(report: Path, folder: Path) -> list[Path]:
     """The top of the report, light and dark, and a part of its gallery with every layer on."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from chromium import Page
-
     page, made = Page(), []
     try:
         page.open(report)

@@ -89,8 +89,7 @@ class CorrectLoops(FolderTask):
         if corrections is None:
             return
         stale = _stale(session, corrections)
-        session.progress.close()
-        logger.info("corrections: %s", _said(corrections, stale))
+        session.say("corrections: %s", _said(corrections, stale))
         for name, sentence in corrections.errors.items():
             logger.warning("corrections: %s (%s)", sentence, name)
         for name in corrections.unmatched:

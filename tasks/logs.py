@@ -12,11 +12,11 @@ from pathlib import Path
 from luigi.parameter import ParameterException
 from tqdm import tqdm
 
+from defectpipe.bars import SECONDS_BETWEEN_LINES, open_bar
 from defectpipe.errors import DefectpipeError
 from defectpipe.io.folder import shown
 
 logger = logging.getLogger("defectpipe.run")
-_SECONDS_BETWEEN_LINES = 30.0
 _BAR = "{desc:<11} {percentage:3.0f} %|{bar}| {n_fmt} of {total_fmt} images, {rate_noinv_fmt}, {remaining} left"
 _COUNTER = "{desc:<11} {n_fmt} images, {rate_noinv_fmt}, {elapsed}"
 _LOGGERS = (logging.getLogger("defectpipe"), logging.getLogger("luigi-interface"))
@@ -127,9 +127,7 @@ class Progress:
             return
         if sys.stderr.isatty():
             form = _BAR if total is not None else _COUNTER
-            # Some terminals do not say how large they are, and tqdm would draw nothing.
-            size = {} if all(os.get_terminal_size(sys.stderr.fileno())) else {"ncols": 80, "nrows": 24}
-            self._open[stage] = tqdm(total=total, desc=stage, unit=" images", bar_format=form, **size)
+            self._open[stage] = open_bar(stage, total, unit=" images", bar_format=form)
         else:
             self._open[stage] = _Lines(stage, total)
 
@@ -154,7 +152,7 @@ class _Lines:
     def update(self, n: int) -> None:
         self._done += n
         now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_LINES or self._done == self._total:
+        if now - self._last < SECONDS_BETWEEN_LINES or self._done == self._total:
             return
         self._last, rate = now, self._done / max(now - self._began, 1e-9)
         of = "" if self._total is None else f" of {self._total}"

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
 from run_helpers import command, toy_environment, write_folder
+from terminal import run_on_terminal
 
 from tasks import logs
 from tasks.logs import Progress
@@ -25,21 +20,11 @@ SIX_LINES = ("3 images: 6 loops", "mean diameter", "areal density", "no labels",
 
 def on_a_terminal(*arguments: object, cwd: Path, columns: int = 100) -> tuple[int, str]:
     """Exit status of a run on a terminal of its own, and everything that it wrote there."""
-    ours, theirs = pty.openpty()
-    # Height, width, and the same in px.
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40 if columns else 0, columns, 0, 0))
-    environment = toy_environment(TERM="xterm-256color")
-    with subprocess.Popen(
-        command(*arguments), cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        said = bytearray()
-        # Linux ends a terminal that nobody holds any more with an error.
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 65536):
-                said += part
-        os.close(ours)
-    return process.returncode, said.decode()
+    said = bytearray()
+    environment, rows = toy_environment(TERM="xterm-256color"), 40 if columns else 0
+    given = command(*arguments)
+    status = run_on_terminal(given, said.extend, cwd=cwd, env=environment, rows=rows, columns=columns)
+    return status, said.decode()
 
 
 # 0: a terminal that does not say how large it is.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
-import pty
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from terminal import run_on_terminal
 
 from defectpipe.training import progress
 from defectpipe.training.progress import PartProgress, rows_for, share_rows
@@ -36,19 +34,10 @@ if __name__ == "__main__":
 
 def test_bars_of_two_processes_have_a_row_each(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
-    ours, theirs = pty.openpty()
-    root = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": root}
-    with subprocess.Popen(
-        [sys.executable, "two.py"], cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        said = bytearray()
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 65536):
-                said += part
-        os.close(ours)
-    assert process.returncode == 0, said.decode()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    said = bytearray()
+    status = run_on_terminal([sys.executable, "two.py"], said.extend, cwd=tmp_path, env=environment)
+    assert status == 0, said.decode()
     # Of each bar, how far below the first row it is written: the terminal's way back tells.
     rows = {
         title: {len(down) for down in re.findall(rf"(\n*)\r{title}: screener", said.decode().replace("\r\n", "\n"))}

@@ -69,8 +69,7 @@ def gain_from_corrections(
     convention = LoopModel.load(before.path).box_convention
     boxes = convert(loops[BOX_COLUMNS].to_numpy(float), convention, held_out.box_convention)
     loops = loops.assign(**dict(zip(BOX_COLUMNS, boxes.T, strict=True)))
-    kept = held_out.loops["image"].map({image: thresholds[fold] for image, fold in held_out.folds.items()})
-    after = held_out.loops[held_out.loops["screening_score"] >= kept]
+    after = held_out.kept(thresholds)
     seen = seen_before(before.path, images)
     others = [image for image in held_out.shapes if image not in corrected]
     settings = Settings().statistics
@@ -160,8 +159,7 @@ def _gain(sums: np.ndarray) -> np.ndarray:
 
 def _figures(scored: Sequence[ScoredImage], settings: StatisticsSettings) -> dict[str, Any]:
     scores, sizes = pooled_scores(scored, RULE, settings), pooled_sizes(scored, settings)
-    names = [name for name in scores if not name.endswith("_with_border") and "_with_border_" not in name]
-    figures = {name: scores[name] for name in names if name != "mean_of_images"}
+    figures = {n: value for n, value in scores.items() if "_with_border" not in n and n != "mean_of_images"}
     figures |= {name: value for name, value in sizes.items() if name.startswith("mean_diameter_relative_error")}
     figures["matched_diameter_median_absolute_relative_error"] = matched_diameters(scored, settings)[
         "median_absolute_relative_error"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from multiprocessing.context import BaseContext
@@ -11,9 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from defectpipe.bars import SECONDS_BETWEEN_LINES, open_bar
 from defectpipe.detection.training import StageReport
 
-_SECONDS_BETWEEN_LINES = 30.0
 # In a pool of processes: which of the terminal's rows are taken.
 _shared: dict[str, Any] = {}
 
@@ -61,10 +60,7 @@ class PartProgress:
         self._close()
         self._what, self._total, self._done, self._last_line = what, total, 0, time.monotonic()
         if self._terminal:
-            title = f"{self._title}: {what}"
-            # Some terminals do not say how large they are, and tqdm would draw nothing.
-            size = {} if all(os.get_terminal_size(sys.stderr.fileno())) else {"ncols": 80, "nrows": 24}
-            self._bar = tqdm(total=total, desc=title, leave=False, position=self._row, **size)
+            self._bar = open_bar(f"{self._title}: {what}", total, leave=False, position=self._row)
         else:
             self._say("begins")
 
@@ -74,7 +70,7 @@ class PartProgress:
         if self._bar is not None:
             self._bar.update(self._done - before)
             self._bar.set_postfix_str(note)
-        elif self._done == self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+        elif self._done == self._total or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._say(f"{self._done} of {self._total} {note}")
 
     def stage(self, report: StageReport) -> None:
