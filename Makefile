@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -63,6 +63,10 @@ bench-kill: setup
 bench-many: setup
 	$(BIN)/python benchmarks/many_images.py $(ARGS)
 
+## the README's pictures, from the demonstration; needs Chromium
+pictures: setup
+	$(BIN)/python docs/make_pictures.py
+
 ## the FeCrAl set is needed for these: DEFECTPIPE_DATA names the folder that holds fecral-loops/
 train-fecral: setup
 	$(BIN)/python benchmarks/train_fecral.py
@@ -103,11 +107,24 @@ bench-realism: setup
 bench-fuzz: setup
 	$(BIN)/python benchmarks/fuzz_readers.py $(ARGS)
 
-## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet. IMAGES=3500: only so many for training
+## the focus gate on simulated fields, and what it says of the real ones as they are: ARGS="--write" puts both into the card
+bench-focus-gate: setup
+	$(BIN)/python benchmarks/focus_gate.py $(ARGS)
+
+## CPU time of the focus stage beside that of the others, in a run on real fields
+bench-focus-cost: setup
+	$(BIN)/python benchmarks/focus_cost.py $(ARGS)
+
+## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet. IMAGES=4000: only so many for training; SHIP=spectral: becomes models/focus
 focus-benchmark: setup
 	$(BIN)/python benchmarks/focus_train.py $(if $(IMAGES),--images $(IMAGES)) $(ARGS)
 	$(BIN)/python benchmarks/focus_speed.py
-	$(BIN)/python benchmarks/focus_benchmark.py $(if $(IMAGES),--images $(IMAGES))
+	$(BIN)/python benchmarks/focus_benchmark.py $(if $(IMAGES),--images $(IMAGES)) $(if $(SHIP),--ship $(SHIP))
+	$(BIN)/python benchmarks/focus_tables.py
+
+## figure 2 alone, from what focus-benchmark has trained
+focus-figure: setup
+	$(BIN)/python benchmarks/focus_figure.py
 
 ## whether the test set of the focus benchmark is still the frozen one
 focus-freeze: setup

@@ -1,8 +1,9 @@
-"""Tables 1 and 2 and figure 2 of Yang et al. again, on simulated images: ``results/focus.json``, ``results/focus.png``.
+"""Tables 1 and 2 and figure 2 of Yang et al. again, on simulated images.
 
-    python benchmarks/focus_train.py && python benchmarks/focus_benchmark.py
+    python benchmarks/focus_train.py && python benchmarks/focus_benchmark.py && python benchmarks/focus_tables.py
 
-Every RMSE is of centre crops of the frozen test set against the true score, unless it says expert.
+Writes ``results/focus.json`` and docs/focus-examples.png; with ``--ship NAME`` also ``models/focus``. Every RMSE is of
+centre crops of the frozen test set against the true score, unless it says expert.
 """
 
 from __future__ import annotations
@@ -15,19 +16,18 @@ import platform
 import time
 from pathlib import Path
 
-import cv2
+import focus_figure
 import focus_freeze
 import focus_sets
-import matplotlib.pyplot as plt
 import numpy as np
-from focus_train import ENTRIES, HELD_SHARE, SPLIT_SEED
+from focus_train import ENTRIES, HELD_SHARE, LARGE, SPLIT_SEED
 
-from defectpipe.focus.backbones import find_backbone
 from defectpipe.focus.calibration import by_magnification, calibrate_bands, calibrate_measure
 from defectpipe.focus.measures import MEASURES, octave_spectrum
 from defectpipe.focus.scorer import FocusScorer
 from defectpipe.io.files import write_atomic
 from defectpipe.io.tables import write_json
+from defectpipe.model import file_sha256
 from defectpipe.training.focus_data import FocusSamples, split_by_specimen
 from defectpipe.training.focus_model import FOCUS_ONNX, FOCUS_WEIGHTS, write_focus_card
 
@@ -42,8 +42,8 @@ PUBLISHED = {
     "resnet50, old data set": (None, None, None, None, None, 0.7407),
 }
 N_CALIBRATION, N_CLASSICAL = 800, 1000  # images of the measures: some take 10 ms an image
-N_INVARIANCE = 60
-N_TIMED = 20
+N_INVARIANCE = (60, 15)  # images of the small networks, and of the large
+N_TIMED = (20, 10)
 
 
 def rmse(given: np.ndarray, truth: np.ndarray) -> float | None:
@@ -106,9 +106,9 @@ def milliseconds(scorer: FocusScorer, test: FocusSamples, n: int) -> float:
     return round(1e3 * (time.process_time() - start) / n, 2)
 
 
-def invariance(scorer: FocusScorer, test: FocusSamples) -> dict:
-    """How far the score moves when brightness and contrast do."""
-    few = test.take(np.arange(N_INVARIANCE))
+def invariance(scorer: FocusScorer, test: FocusSamples, n: int) -> dict:
+    """How far the score of the first `n` images moves when brightness and contrast do."""
+    few = test.take(np.arange(n))
     patches = few.patches().astype(np.float32)
     before = scorer(patches, few.magnification)
     moved = {}
@@ -124,29 +124,8 @@ def invariance(scorer: FocusScorer, test: FocusSamples) -> dict:
     return moved
 
 
-def figure(test: FocusSamples, scores: dict[str, np.ndarray], path: Path) -> None:
-    """One image of each magnification, and each network's score beside the truth."""
-    chosen = [
-        int(np.flatnonzero((test.magnification[:500] == m) & (test.score[:500] > 0))[i])
-        for i, m in enumerate(MAGNIFICATIONS)
-    ]
-    drawing, axes = plt.subplots(1, len(chosen), figsize=(12, 3.6))
-    for axis, i in zip(axes, chosen, strict=True):
-        axis.imshow(
-            cv2.resize(np.ascontiguousarray(test.patches()[i]), (240, 180), interpolation=cv2.INTER_AREA), cmap="gray"
-        )
-        axis.set_axis_off()
-        axis.set_title(f"{test.magnification[i]:,.0f}×, {test.kind[i]}", fontsize=9)
-        lines = [f"truth {test.score[i]:.2f}, expert {test.expert[i]:.0f}"]
-        lines += [f"{name} {score[i]:.2f}" for name, score in scores.items()]
-        axis.text(0.5, -0.04, "\n".join(lines), transform=axis.transAxes, ha="center", va="top", fontsize=8)
-    drawing.subplots_adjust(0.01, 0.36, 0.99, 0.92, 0.05)
-    drawing.savefig(path, dpi=80)
-    plt.close(drawing)
-
-
 def ship(name: str, results: dict, n_images: int | None) -> None:
-    """Copy the default's folder to ``models/focus``, its figures added to the card."""
+    """Copy a network's folder to ``models/focus``, its figures added to the card."""
     source, target = focus_sets.CACHE / "networks" / name, MODELS / "focus"
     for file in (FOCUS_ONNX, FOCUS_WEIGHTS):
         write_atomic(target / file, (source / file).read_bytes())
@@ -182,10 +161,12 @@ def _command(n_images: int | None) -> str:
 
 
 def main() -> None:
-    """Write the results and print the tables."""
+    """Write the results, the figure, and the model that ships."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, help="as for focus_train.py")
-    n_images = parser.parse_args().images
+    parser.add_argument("--ship", choices=ENTRIES, help="the network that becomes models/focus")
+    arguments = parser.parse_args()
+    n_images = arguments.images
     test, train = focus_sets.load("new", "test"), focus_sets.load("new", "train", n_images)
     frozen = json.loads(focus_freeze.MANIFEST.read_text())
     if focus_freeze.manifest(test)["scores_sha256"] != frozen["scores_sha256"]:
@@ -206,16 +187,18 @@ def main() -> None:
             "held_out_total": held[name],
             "n_train": card["n_images"],
             "n_parameters": card["n_parameters"],
-            "ms_per_image": milliseconds(scorer, test, N_TIMED if find_backbone(entry.backbone).prepared_once else 4),
+            "ms_per_image": milliseconds(scorer, test, N_TIMED[entry.backbone in LARGE]),
             "labels": entry.labels,
             "data_set": entry.dataset,
             "trained_on_px": card["trained_on_px"],
             **json.loads((folder / "run.json").read_text()),
         }
-        if entry.backbone != "absolute_variance" and entry.n_images is None:
-            rows[name]["moves_with_brightness_and_contrast"] = (
-                invariance(scorer, test) if entry.backbone in ("spectral", "resnet-mini") else None
-            )
+        if entry.n_images is None:
+            n_looked_at = N_INVARIANCE[entry.backbone in LARGE]
+            rows[name]["moves_with_brightness_and_contrast"] = invariance(scorer, test, n_looked_at)
+    known = json.loads((MODELS / "focus" / "card.json").read_text())["sha256"][FOCUS_ONNX]
+    networks = {name: file_sha256(focus_sets.CACHE / "networks" / name / FOCUS_ONNX) for name in held}
+    shipped = arguments.ship or next((name for name, sha256 in networks.items() if sha256 == known), None)
     candidates = [name for name in held if ENTRIES[name].n_images is None]
     results = {
         "command": _command(n_images),
@@ -225,30 +208,17 @@ def main() -> None:
         "test_set": {k: frozen[k] for k in ("preset", "seed", "n", "pixels_sha256")},
         "expert_rmse": rmse(test.expert, test.score),
         "mean_score_rmse": round(float(test.score.std()), 4),
-        "default": min(candidates, key=lambda name: held[name]),
-        "default_chosen_by": "lowest RMSE on the specimens held out of the training set",
+        "shipped": shipped,
+        "lowest_rmse_held_out": min(candidates, key=lambda name: held[name]),
         "published": {
             k: dict(zip([*(f"{m:g}" for m in MAGNIFICATIONS), "total"], v, strict=True)) for k, v in PUBLISHED.items()
         },
         "rows": rows,
     }
     write_json(results, RESULTS / "focus.json")
-    ship(results["default"], results, n_images)
-    shown = [n for n in ("spectral", "resnet-mini", "resnet18", "resnet50") if n in scores]
-    figure(test, {n: scores[n] for n in shown}, RESULTS / "focus.png")
-    head = " ".join(f"{m:>7g}" for m in MAGNIFICATIONS)
-    print(f"{'':34}{head}   total   ms  parameters")
-    for name, values in PUBLISHED.items():
-        print(f"{name + ' (published)':34}" + " ".join(f"{v if v is not None else '':>7}" for v in values))
-    for name, made in rows.items():
-        line = " ".join(f"{v:7.3f}" for v in (*made["rmse"].values(), made["total"]))
-        print(f"{name:34}{line} {made['ms_per_image']:6.1f} {made.get('n_parameters', '')}")
-        if "calibrated_by_magnification" in made:
-            each = made["calibrated_by_magnification"]
-            print(
-                f"{'  calibrated by magnification':34}"
-                + " ".join(f"{v:7.3f}" for v in (*each["rmse"].values(), each["total"]))
-            )
+    if arguments.ship:
+        ship(arguments.ship, results, n_images)
+    focus_figure.draw(test, scores)
 
 
 if __name__ == "__main__":

@@ -41,17 +41,21 @@ def load(name: str, part: str, n: int | None = None) -> FocusSamples:
     return FocusSamples(np.load(pixels_file, mmap_mode="r"), *(table[column] for column in _COLUMNS))
 
 
-def view(name: str, samples: FocusSamples, number: int) -> np.ndarray:
-    """Spectral features of one random crop of every training image, kept on disk."""
-    file = CACHE / f"{name}-{len(samples)}-view{number}.npy"
+def view(name: str, samples: FocusSamples, number: int, backbone: str = "spectral") -> np.ndarray:
+    """What a backbone takes of one random crop of every training image, kept on disk."""
+    file = _kept(f"{name}-{len(samples)}-view{number}", backbone)
     if not file.exists():
-        np.save(file, prepare_view(samples.pixels, "spectral", PATCH_SHAPE, (0, number)))
+        np.save(file, prepare_view(samples.pixels, backbone, PATCH_SHAPE, (0, number)))
     return np.load(file)
 
 
-def centre(name: str, samples: FocusSamples) -> np.ndarray:
-    """Spectral features of the centre crops, kept on disk."""
-    file = CACHE / f"{name}-{len(samples)}-centre.npy"
+def centre(name: str, samples: FocusSamples, backbone: str = "spectral") -> np.ndarray:
+    """What a backbone takes of the centre crops, kept on disk."""
+    file = _kept(f"{name}-{len(samples)}-centre", backbone)
     if not file.exists():
-        np.save(file, np.concatenate([prepare("spectral", p[None], None)["features"] for p in samples.patches()]))
+        np.save(file, np.concatenate([prepare(backbone, p[None], None)["features"] for p in samples.patches()]))
     return np.load(file)
+
+
+def _kept(name: str, backbone: str) -> Path:
+    return CACHE / (f"{name}.npy" if backbone == "spectral" else f"{name}-{backbone}.npy")

@@ -107,7 +107,8 @@ def main(numbers: list[int]) -> None:
             for what in ("first run", "second run"):
                 found = measure(given, n, environment)
                 pooled = json.loads((Path(place) / "in-defects" / "summary.json").read_text())["pooled"]
-                print(f"{what:10s} {found}; {pooled['n_loops']} loops", flush=True)
+                report_mb = (Path(place) / "in-defects" / "report.html").stat().st_size / 1e6
+                print(f"{what:10s} {found}; {pooled['n_loops']} loops, report {report_mb:.1f} MB", flush=True)
 
 
 if __name__ == "__main__":

@@ -59,8 +59,10 @@ def jobs_of(mix: str, work: Path, real: list, simulated: list, recipe: TrainingR
     return made
 
 
-def timed_part(job: PartJob) -> float:
-    """Train and apply; CPU seconds, of this process alone."""
+def timed_part(job: PartJob) -> float | None:
+    """Train and apply; CPU seconds, of this process alone. None: it was done in an earlier run."""
+    if (job.folder / LOOPS).exists():
+        return None
     start = time.process_time()
     train_part(job)
     return time.process_time() - start
@@ -91,7 +93,7 @@ def main() -> None:
     simulated = store_images(given.work_dir / "simulated", simulated_images(given.n_simulated, recipe.box_convention))
     jobs = {mix: jobs_of(mix, given.work_dir, real, simulated, recipe) for mix in MIXES}
     n_jobs = min(len(FOLDS), len(os.sched_getaffinity(0)))
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[str, list[float | None]] = {}
     with multiprocessing.get_context("spawn").Pool(n_jobs, maxtasksperchild=1) as pool:
         for mix in MIXES:
             for job, reference in zip(jobs[mix], jobs["real"], strict=True):
@@ -121,7 +123,7 @@ def main() -> None:
         rows[mix] = {
             "n_real": [sum(i.fold >= 0 for i in job.training_images) for job in jobs[mix]],
             "n_simulated": len(simulated) if mix != "real" else 0,
-            "cpu_minutes": [round(s / 60, 1) for s in seconds[mix]],
+            "cpu_minutes": [None if s is None else round(s / 60, 1) for s in seconds[mix]],
             "f1_iou_0.4": figures["chain"]["iou_0.4"]["f1"],
             "f1_ci": [figures["chain"]["iou_0.4"].get(f"f1_ci_{end}") for end in ("low", "high")],
             "recall_20px": figures["chain"]["li2018"]["recall"],

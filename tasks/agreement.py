@@ -12,7 +12,6 @@ import luigi
 from tasks.base import FolderTask
 from tasks.corrections import awaits_corrections, folder_parts
 from tasks.labels import Labels, read_labels
-from tasks.logs import logger
 from tasks.plan import Plan
 from tasks.session import Session
 from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, stale_because, write_stamp
@@ -43,7 +42,7 @@ class EvaluateAgreement(FolderTask):
         plan = session.plan
         labels = require_labels(plan)
         if reason := _stale(plan):
-            logger.info("agreement: %s", reason.replace(UPSTREAM_CHANGED, "measurement changed"))
+            session.say("agreement: %s", reason.replace(UPSTREAM_CHANGED, "measurement changed"))
         _stamp(plan).unlink(missing_ok=True)
         images, loops = folder_tables(plan)
         write_parquet(_image_by_image(plan, labels, images, loops), _columns(plan))

@@ -89,14 +89,16 @@ class CorrectLoops(FolderTask):
         if corrections is None:
             return
         stale = _stale(session, corrections)
-        logger.info("corrections: %s", _said(corrections, stale))
+        session.say("corrections: %s", _said(corrections, stale))
         for name, sentence in corrections.errors.items():
             logger.warning("corrections: %s (%s)", sentence, name)
         for name in corrections.unmatched:
             logger.warning("corrections: %s is of no image of this folder", name)
+        session.progress.expect(STAGE, len(stale))
         for _job, outcome in session.engine.map(correct, [make_correction_job(plan, corrections, i) for i in stale]):
             if isinstance(outcome, BaseException):
                 raise outcome
+            session.progress.step(STAGE)
             session.computed[STAGE] += 1
 
 

@@ -88,7 +88,7 @@ class ExportFolder(FolderTask):
         plan = session.plan
         out = plan.output_dir
         if reason := _stale(plan):
-            logger.info("folder exports: %s", reason.replace(UPSTREAM_CHANGED, "loops changed"))
+            session.say("folder exports: %s", reason.replace(UPSTREAM_CHANGED, "loops changed"))
         folder_stamp(plan).unlink(missing_ok=True)
         images, loops = folder_tables(plan)
         write_imagej_results(imagej_results(loops, images), out / "imagej_results.csv")

@@ -6,15 +6,19 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 from luigi.parameter import ParameterException
 from tqdm import tqdm
 
+from defectpipe.bars import SECONDS_BETWEEN_LINES, open_bar
 from defectpipe.errors import DefectpipeError
 from defectpipe.io.folder import shown
 
 logger = logging.getLogger("defectpipe.run")
+_BAR = "{desc:<11} {percentage:3.0f} %|{bar}| {n_fmt} of {total_fmt} images, {rate_noinv_fmt}, {remaining} left"
+_COUNTER = "{desc:<11} {n_fmt} images, {rate_noinv_fmt}, {elapsed}"
 _LOGGERS = (logging.getLogger("defectpipe"), logging.getLogger("luigi-interface"))
 
 
@@ -111,22 +115,52 @@ def close_run_log(handler: logging.Handler, error: BaseException | None = None) 
 
 
 class Progress:
-    """One bar a stage, on a terminal; nothing elsewhere."""
+    """How far each stage is: a bar on a terminal; elsewhere, in stages that take long, now and then a line."""
 
     def __init__(self) -> None:
-        self._bars: dict[str, tqdm] = {}
+        self._open: dict[str, tqdm | _Lines] = {}
 
     def expect(self, stage: str, total: int | None) -> None:
-        """Open the stage's bar, after closing those of other stages. None: nobody knows how many."""
+        """Begin a stage, after ending the others. None: nobody knows how many images it has."""
         self.close()
-        self._bars[stage] = tqdm(total=total, desc=stage, unit="image", disable=None)
+        if total == 0:
+            return
+        if sys.stderr.isatty():
+            form = _BAR if total is not None else _COUNTER
+            self._open[stage] = open_bar(stage, total, unit=" images", bar_format=form)
+        else:
+            self._open[stage] = _Lines(stage, total)
 
     def step(self, stage: str, n: int = 1) -> None:
-        """Move the stage's bar."""
-        if stage in self._bars:
-            self._bars[stage].update(n)
+        """So many more images of a stage are done."""
+        if stage in self._open:
+            self._open[stage].update(n)
 
     def close(self) -> None:
-        """Close the open bars."""
-        while self._bars:
-            self._bars.popitem()[1].close()
+        """End the stages under way."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+class _Lines:
+    """The same as a bar in plain lines, for files and pipes."""
+
+    def __init__(self, stage: str, total: int | None) -> None:
+        self._stage, self._total, self._done = stage, total, 0
+        self._began = self._last = time.monotonic()
+
+    def update(self, n: int) -> None:
+        self._done += n
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_LINES or self._done == self._total:
+            return
+        self._last, rate = now, self._done / max(now - self._began, 1e-9)
+        of = "" if self._total is None else f" of {self._total}"
+        left = "" if self._total is None else f", {tqdm.format_interval((self._total - self._done) / rate)} left"
+        logger.info("%s: %d%s images, %.3g images/s%s", self._stage, self._done, of, rate, left)
+
+    def close(self) -> None:
+        """A line at the end, if there was one before."""
+        if self._last > self._began:
+            seconds = tqdm.format_interval(time.monotonic() - self._began)
+            logger.info("%s: %d images in %s", self._stage, self._done, seconds)

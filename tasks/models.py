@@ -91,7 +91,9 @@ class TrainModel(MakingTask):
 
     def make(self) -> None:
         """Train, then stamp the model."""
+        from defectpipe.model import LoopModel
         from defectpipe.training import train_loop_model
+        from defectpipe.training.gain import gain_sentence
 
         if self._target().exists() and read_stamp(self._stamp()) is None:
             raise DefectpipeError(f"{self._target()}: there is a model of this name already; give another --name.")
@@ -100,8 +102,15 @@ class TrainModel(MakingTask):
         # Says that the model is this task's, and vouches for nothing.
         write_stamp(self._stamp(), Stamp({}))
         recipe, n_jobs = Path(self.recipe) if self.recipe else None, self.n_jobs or None
-        path = train_loop_model(images, self.name, Path(self.models_dir), recipe=recipe, seed=self.seed, n_jobs=n_jobs)
+        models, run = Path(self.models_dir), self.folder.corrections
+        before = None if run is None else run.model_before(models)
+        path = train_loop_model(images, self.name, models, recipe=recipe, seed=self.seed, n_jobs=n_jobs, before=before)
         write_stamp(self._stamp(), Stamp(self._inputs().parts))
+        trained = LoopModel.load(path)
+        if (gate := trained.focus_gate) and "skipped" in gate:
+            logger.info("no focus gate: %s", gate["skipped"])
+        if (gain := trained.card.get("gain_from_corrections")) is not None:
+            logger.info("%s", gain_sentence(gain))
         logger.info("the model is in %s; its figures are in card.json", path)
 
     def _target(self) -> Path:
@@ -116,6 +125,8 @@ class TrainModel(MakingTask):
         known = memory.hash_files([*self.folder.files(), *texts], usable_cores())
         content = {path.as_posix(): value for path, value in known.items()}
         given = {"label_format": self.label_format, "seed": self.seed}
+        if self.folder.corrections is not None:
+            given["model before"] = digest(self.folder.corrections.model())
         return Inputs({"training": TRAINING_VERSION, "files": digest(content)} | given)
 
 

@@ -53,6 +53,12 @@ class ModelInfo:
     working_pixel_size_nm: float | None = None
 
     @property
+    def focus_unused(self) -> str:
+        """Why its training could not use the focus model that was wanted; empty where it could, or none was."""
+        gate = self.focus_gate
+        return str(gate["skipped"]) if gate and gate["focus_model"]["sha256"] is None else ""
+
+    @property
     def shown_name(self) -> str:
         """Its folder as people know it, such as ``models/NAME``."""
         return "/".join(self.path.parts[-2:])
@@ -269,12 +275,14 @@ def find_model_info(name: str) -> ModelInfo:
 def find_focus_info(wanted: str, model: ModelInfo) -> FocusInfo | None:
     """The focus model that a setting asks for (see `FocusSettings`), with the loop model's gate if that is of it.
 
+    None also where the loop model's training could not use its focus model: what is named there may never have existed.
+
     Raises
     ------
     ModelError
         There is no such model.
     """
-    if wanted == "none" or (wanted == "auto" and model.focus_gate is None):
+    if wanted == "none" or (wanted == "auto" and (model.focus_gate is None or model.focus_unused)):
         return None
     from defectpipe.focus.gate import FocusGate
     from defectpipe.focus.model import FocusModel

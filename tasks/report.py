@@ -64,7 +64,7 @@ class Report(FolderTask):
         reason = stale_because(stamp, inputs, out / REPORT_FILE)
         if not reason:
             return
-        logger.info("report: %s", reason)
+        session.say("report: %s", reason)
         images, loops = read_csv(out / "images.csv"), read_csv(out / "loops.csv")
         data = collect(session, images, loops)
         stamp.unlink(missing_ok=True)

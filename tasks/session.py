@@ -67,8 +67,13 @@ class Session:
             self.announced.add(stage)
             reasons = Counter(self.reason(stage, image) for part in self.stale[stage].values() for image in part)
             why = "; ".join(f"{n} image{'s' * (n != 1)}: {reason}" for reason, n in sorted(reasons.items()))
-            logger.info("%s: %s", stage, why or "nothing to compute")
+            self.say("%s: %s", stage, why or "nothing to compute")
             self.progress.expect(stage, reasons.total())
+
+    def say(self, line: str, *values: object) -> None:
+        """Say what begins: the bar of what was before ends where it is, and the line stands below it."""
+        self.progress.close()
+        logger.info(line, *values)
 
     def reason(self, stage: str, image: str) -> str:
         """Why a stage computes an image: where a stage before it had to, that one's reason."""

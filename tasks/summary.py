@@ -46,6 +46,7 @@ def summarise(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
             "output_dir": options.output_dir.as_posix(),
             "labels_dir": plan.labels_dir.as_posix() if plan.labels_dir else None,
             "label_format": plan.label_format,
+            "model_dir": plan.model.path.as_posix(),
             "pixel_size_nm": plan.pixel_size_nm,
             "engine": options.engine,
             "n_jobs": options.n_jobs,
@@ -89,7 +90,7 @@ def remarks(session: Session, summary: dict[str, Any]) -> list[str]:
     if labels.get("unlabelled_images"):
         lines.append(f"images without labels, not scored: {_listed(labels['unlabelled_images'])}")
     lines += _correction_lines(summary)
-    lines += _focus_lines(summary)
+    lines += _focus_lines(session.plan, summary)
     seconds = summary["time"]["seconds_per_image"]
     if seconds is not None:
         human = session.plan.settings.statistics.human_seconds_per_image
@@ -205,10 +206,11 @@ def _no_gate(plan: Plan) -> str:
     return str(section.get("skipped", "the loop model's gate was measured with another focus model"))
 
 
-def _focus_lines(summary: dict[str, Any]) -> list[str]:
+def _focus_lines(plan: Plan, summary: dict[str, Any]) -> list[str]:
     found = summary.get("focus")
     if found is None:
-        return []
+        unused = plan.model.focus_unused if plan.settings.focus.model == "auto" else ""
+        return [f"focus: not assessed, for in the model's training {unused}"] if unused else []
     if found["median_score"] is None:
         return ["focus: no image could be scored"]
     line = f"focus: median score {found['median_score']:.1f} of 10"

@@ -6,9 +6,9 @@ import csv
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from defectpipe.errors import DefectpipeError, LabelError
 from defectpipe.settings import Settings
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from defectpipe.io.folder import ImageFile
     from defectpipe.micrograph import Micrograph
     from defectpipe.training import TrainingImage
+    from defectpipe.training.model_before import ModelBefore
 
 _LONGEST_LIST = 10
 
@@ -56,11 +57,23 @@ class TrainingFolder:
 
 @dataclass(frozen=True)
 class CorrectedRun:
-    """The corrections of a run, and the images that it was over."""
+    """The corrections of a run, the images that it was over, and its ``summary.json`` (empty: there is none)."""
 
     folder: Path
     root: Path
     images: Mapping[str, ImageFile]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    def model(self) -> list[str]:
+        """Name and hash of the run's model, as far as its summary says them."""
+        said = self.summary.get("model")
+        return [str(said.get(name, "")) for name in ("name", "sha256")] if isinstance(said, dict) else ["", ""]
+
+    def model_before(self, models_dir: Path) -> ModelBefore:
+        """The run's model, whose loops were corrected."""
+        from defectpipe.training.model_before import ModelBefore
+
+        return ModelBefore.of_run(self.summary, [models_dir, Path.cwd() / "models"])
 
 
 def find_training_folder(images_dir: str, labels_dir: str, groups: str, corrections: str = "") -> TrainingFolder:
@@ -219,15 +232,22 @@ def _find_corrections(corrections: str, root: Path) -> CorrectedRun:
     folder = Path(corrections).expanduser().resolve()
     if not folder.is_dir():
         raise DefectpipeError(f"--corrections {corrections}: there is no such folder.")
-    source = root
-    try:
-        summary = json.loads((folder.parent / "summary.json").read_text(encoding="utf-8"))
-        source = Path(summary["run"]["input_dir"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    summary = _read_summary(folder.parent / "summary.json")
+    source = Path(summary["run"]["input_dir"]) if summary else root
     if not source.is_dir():
         raise DefectpipeError(f"--corrections {corrections}: the images of the run, {source}, are gone.")
-    return CorrectedRun(folder, source, {file.image: file for file in list_images(source, [folder, folder.parent])})
+    images = {file.image: file for file in list_images(source, [folder, folder.parent])}
+    return CorrectedRun(folder, source, images, summary)
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """A run's summary; empty where there is none that says what the run was over."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        Path(summary["run"]["input_dir"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return dict(summary)
 
 
 def _refuse(path: Path, what: str, names: list[str]) -> None:

@@ -97,6 +97,15 @@ class Page:
         self.send("Input.dispatchKeyEvent", type="keyDown", **named, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", **named)
 
+    def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        """Something that a mouse does at a place of the window, in px."""
+        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    def click(self, x: float, y: float) -> None:
+        """A click of the left button."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self.mouse(kind, x, y, button="left", buttons=1, clickCount=1)
+
     def picture(self, path: Path, width: int = 1280, height: int | None = None, **media: str) -> None:
         """A screenshot, of the whole page unless a height is given."""
         features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]

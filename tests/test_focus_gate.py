@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from defectpipe.focus.gate import FocusGate
-from defectpipe.training.focus_gate import focus_gate
+from defectpipe.focus.model import FocusModel
+from defectpipe.model import LoopModel
+from defectpipe.simulation.defocused import defocus
+from defectpipe.simulation.loops.fields import simulate_field
+from defectpipe.simulation.loops.presets import PRESETS
+from defectpipe.training import TrainingRecipe
+from defectpipe.training.figures import HeldOut
+from defectpipe.training.focus_gate import focus_gate, judged_fields, measure_focus_gate
+from defectpipe.training.workspace import PartJob
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
 def _degraded(n_groups: int = 12, per_group: int = 3, knee: float = 6.0, n_labels: int = 100) -> pd.DataFrame:
@@ -57,7 +72,8 @@ def test_groups_that_differ_widen_what_is_for_review():
 def test_no_gate_without_enough_images_or_loops():
     assert "too few" in focus_gate(_degraded(2, 2), "f", "0")["skipped"]
     assert "too few" in focus_gate(_degraded(n_labels=1), "f", "0")["skipped"]
-    blind = _degraded().assign(n_true=0)
+    # Without a single pair there is no error either: a column of None.
+    blind = _degraded().assign(n_true=0, matched_diameter_relative_error=None)
     assert "finds nothing" in focus_gate(blind, "f", "0")["skipped"]
     unscored = _degraded().assign(focus_score=np.nan)
     assert "too few" in focus_gate(unscored, "f", "0")["skipped"]
@@ -88,3 +104,55 @@ def test_a_gate_holds_for_its_focus_model_only():
     assert FocusGate.of_card(card, "b") is None
     assert FocusGate.of_card({}, "a") is None
     assert FocusGate.of_card({"focus_gate": {"focus_model": {"name": "f", "sha256": "a"}, "skipped": "x"}}, "a") is None
+
+
+def _unmeasured(name: str) -> dict:
+    part = PartJob(Path("unused"), (), 0, None, TrainingRecipe(focus_model=name), 0)
+    nothing = HeldOut({}, {}, {}, {}, pd.DataFrame(), pd.DataFrame(), "tight")
+    section, degraded = measure_focus_gate([part], nothing, {}, {}, 1)
+    assert degraded is None
+    return section
+
+
+def test_a_focus_model_that_cannot_be_used_is_told_with_the_reason(tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(MODELS / "focus-stem", damaged)
+    network = damaged / "network.onnx"
+    network.write_bytes(network.read_bytes()[:-200])
+    for name, called, why in (
+        ("no-such-model", "no-such-model", "There is no model"),
+        (str(damaged), "damaged", "network.onnx"),
+    ):
+        section = _unmeasured(name)
+        assert section["focus_model"] == {"name": called, "sha256": None}
+        assert why in section["skipped"]
+        assert FocusGate.of_card({"focus_gate": section}, "a") is None
+    assert _unmeasured("none") is None
+
+
+def test_a_loop_model_keeps_that_reason_in_its_card(tmp_path):
+    folder = tmp_path / "loops"
+    shutil.copytree(MODELS / "fecral-loops", folder, ignore=shutil.ignore_patterns("held-out"))
+    card = json.loads((folder / "card.json").read_text())
+    card["focus_gate"] = _unmeasured("no-such-model")
+    (folder / "card.json").write_text(json.dumps(card))
+    assert LoopModel.load(folder).focus_gate == card["focus_gate"]
+
+
+def test_false_alarms_are_counted_on_fields_as_they_are():
+    preset = PRESETS["demo"]
+    fields = [simulate_field(preset, 4, i).micrograph for i in range(2)]
+    blurred = defocus(fields[0].grey8(), 9.0, np.random.default_rng(0))
+    flat = np.full_like(blurred, 90)
+    given = [
+        ("a", fields[0]),
+        ("b", fields[1]),
+        ("b", dataclasses.replace(fields[0], pixels=blurred)),
+        ("c", dataclasses.replace(fields[0], pixels=flat)),
+    ]
+    found = judged_fields(iter(given), FocusModel.load(MODELS / "focus-stem"), FocusGate(2.0, 6.0))
+    assert (found["n_images"], found["n_ok"], found["n_not_judged"]) == (4, 2, 0)
+    assert found["n_review"] + found["n_reject"] == 2
+    assert found["n_reject"] >= 1
+    assert found["share_not_ok"] == 0.5
+    assert found["groups_not_ok"] == {"b": [1, 2], "c": [1, 1]}

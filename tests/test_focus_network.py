@@ -152,3 +152,30 @@ def test_the_published_recipe_is_plain_descent_one_image_at_a_time():
     again = fit_focus(pixels, score, None, "resnet-mini", recipe, 0, (72, 80))
     for one, other in zip(network.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_an_interrupted_training_ends_as_without(tmp_path, monkeypatch):
+    monkeypatch.setattr("defectpipe.networks.training._KEEP_EVERY", 4)
+    monkeypatch.setattr("defectpipe.networks.training._REPORT_EVERY", 3)
+    pixels, score = _textures(12)
+    recipe, magnification = FocusRecipe(n_steps=10, batch_size=4), np.resize([500.0, 10000], 12)
+    given = (pixels, score, magnification, "resnet-mini", recipe, 3, (72, 80))
+    whole = fit_focus(*given)
+    place = tmp_path / "state.npz"
+
+    def stop(step: int, loss: float) -> None:
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_focus(*given, progress=stop, checkpoint=place)
+    steps = []
+    resumed = fit_focus(*given, progress=lambda step, loss: steps.append(step), checkpoint=place)
+    assert steps[0] == 6
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+    # the state of another training is not taken up
+    other = fit_focus(*given[:4], FocusRecipe(n_steps=5, batch_size=4), *given[5:], checkpoint=place)
+    plain = fit_focus(*given[:4], FocusRecipe(n_steps=5, batch_size=4), *given[5:])
+    for one, again in zip(plain.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(again, one, atol=1e-5)

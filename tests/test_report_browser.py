@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report_helpers import circles, make_run
 
@@ -28,6 +29,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     found = {name: circles(i, 4 + 3 * i) for i, name in enumerate(NAMES)}
     labels = {"anna": {name: table.iloc[i:] for i, (name, table) in enumerate(found.items())}}
     data = make_run(found, labels=labels, review={"c.tif": "look at it"}, failed={"z.tif": "<b>empty</b>"})
+    data.images["focus_score"] = [8.5, 3.25, 9.0, 6.0, np.nan]
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(data, path)
     page = Page()
@@ -78,6 +80,24 @@ def test_table_and_gallery_are_sorted(page):
     assert page.complaints == []
 
 
+def test_every_column_of_numbers_is_sorted(page):
+    heads = "[...document.querySelectorAll('#rows th.n')]"
+    # All but those of the rows themselves, which a table without frames has not.
+    assert page.js(f"{heads}.every(t => t.dataset.sort && t.querySelector('button'))") is True
+    for key in page.js(f"{heads}.map(t => t.dataset.sort)"):
+        page.js(f"document.querySelector('#rows th[data-sort={key}] button').click()")
+        values = page.js(f"[...document.querySelectorAll('#rows tbody tr')].map(r => r.dataset['{key}'])")
+        known = [float(value) for value in values if value]
+        assert len(known) >= 4, key
+        assert known == sorted(known, reverse=key == "number"), key
+        assert values[len(known) :] == [""] * (len(values) - len(known))
+    page.js("document.querySelector('#rows th[data-sort=number] button').click()")
+    page.js("order.value = 'focus'; order.dispatchEvent(new Event('change'))")
+    assert page.js(CARDS) == ["b.tif", "d.tif", HOSTILE, "c.tif"]
+    page.js("order.value = 'rank'; order.dispatchEvent(new Event('change'))")
+    assert page.complaints == []
+
+
 def test_a_filter_holds_for_both_and_a_link_into_what_is_hidden_ends_it(page):
     page.js("status.value = 'review'; document.getElementById('status').value = 'review'")
     page.js("document.getElementById('status').dispatchEvent(new Event('change'))")
@@ -115,6 +135,78 @@ def test_a_picture_opens_zooms_and_closes_from_the_keyboard(page):
     assert page.js("document.getElementById('zoom').open") is False
     assert page.js("document.activeElement.className").endswith("open")
     assert page.complaints == []
+
+
+def bring_into_view(page: Page, selector: str) -> None:
+    """Scroll to an element, twice: what is not in view has only a supposed height, and links scroll a moment later."""
+    for _ in range(2):
+        page.js(f"document.querySelector('{selector}').scrollIntoView({{block: 'center'}})")
+        page.js("new Promise(done => setTimeout(done, 150))")
+
+
+def test_a_mouse_zooms_moves_and_leads_from_a_loop_to_its_row(page):
+    page.send("Emulation.setDeviceMetricsOverride", width=1000, height=800, deviceScaleFactor=1, mobile=False)
+    page.js("location.hash = '#main'")
+    bring_into_view(page, "#g3 .picture")
+    # In the picture, but on no loop; then on the rim of one.
+    corner = "(r => [r.left + 8, r.top + 8])(document.querySelector('#g3 svg.field').getBoundingClientRect())"
+    page.click(*page.js(corner))
+    assert page.js("document.getElementById('zoom').open") is True
+    view = "document.querySelector('dialog[open] svg.field').getAttribute('viewBox').split(' ').map(Number)"
+    middle = page.js(
+        "(r => [r.left + r.width / 2, r.top + r.height / 2])(document.querySelector('.stage').getBoundingClientRect())"
+    )
+    page.mouse("mouseWheel", *middle, deltaX=0, deltaY=-100)
+    x, _y, width, _height = page.js(view)
+    assert width == pytest.approx(400 / 1.2)
+    page.mouse("mousePressed", *middle, button="left", buttons=1, clickCount=1)
+    page.mouse("mouseMoved", middle[0] - 40, middle[1], button="left", buttons=1)
+    page.mouse("mouseReleased", middle[0] - 40, middle[1], button="left", clickCount=1)
+    assert page.js(view)[0] > x
+    page.js("document.querySelector('[data-zoom=close]').click()")
+    bring_into_view(page, "#g3 .picture")
+    place = (
+        "(r => [r.left + r.width / 2, r.top + r.height / 2])"
+        "(document.querySelector('#g3 a[href=\"#i3-l2\"] ellipse').getBoundingClientRect())"
+    )
+    page.click(*page.js(place))
+    assert page.js("location.hash") == "#i3-l2"
+    assert page.js("document.getElementById('zoom').open") is False
+    assert page.js("new Promise(done => setTimeout(() => done(document.getElementById('i3-loops').open), 100))") is True
+    assert page.complaints == []
+
+
+CONTRAST = """(() => {
+  const light = (c) => { const l = c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * l[0] + .7152 * l[1] + .0722 * l[2]; };
+  const parse = (c) => c.match(/[\\d.]+/g).map(Number);
+  const below = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
+  const found = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.getClientRects().length || e.closest('.field, script, style')) continue;
+    const style = getComputedStyle(e), ink = parse(e.ownerSVGElement ? style.fill : style.color);
+    const [a, b] = [light(ink), light(below(e))].sort((x, y) => y - x);
+    const name = e.tagName + '.' + (e.className.baseVal ?? e.className);
+    found.push([(a + .05) / (b + .05), name, e.textContent.slice(0, 40)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]);
+})()"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_can_be_read_on_its_ground(page, scheme):
+    """WCAG 2.2, level AA: 4.5 to 1."""
+    page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    try:
+        dark_paper = page.js("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 28)"
+        assert dark_paper == (scheme == "dark")
+        found = page.js(CONTRAST)
+        assert len(found) > 100
+        assert found[0][0] >= 4.5, found[:5]
+    finally:
+        page.send("Emulation.setEmulatedMedia", features=[])
 
 
 def test_it_loads_nothing_and_no_name_ran(page):

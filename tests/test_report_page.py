@@ -76,6 +76,14 @@ def test_every_link_leads_to_its_rows_and_every_number_of_loops_has_one():
     assert {f"i{n}-loops" for n in range(2, 6)} <= inner
     # A loop in the picture leads to its own row.
     assert {f"i2-l{k}" for k in range(1, 13)} <= inner
+    # So does every number that loops make, in the table and the gallery; those of many images lead to the images.
+    text = render_report(make_run(LABELLED, labels=ONE_EXPERT))
+    row = text[text.index('<tr id="i1"') :].split("</tr>")[0]
+    assert row.count('<a href="#i1-loops">') == len(["number", "cut", "mean", "std", "density"])
+    card = text[text.index('id="g1"') :].split("</article>")[0]
+    assert card.count('<a href="#i1-loops">') == 2
+    told = text[text.index('aria-labelledby="agreement"') :].split("</section>")[0]
+    assert told.count('<a href="#images">') == 1 + 2 * 5 + 3 * 3
     # All else lies beside the report.
     assert all(link.startswith(("#", "./")) for link in links)
     assert not [v for _t, values in page.elements for v in values.values() if re.match(r"(https?:)?//", v)]

@@ -126,6 +126,26 @@ def test_with_another_focus_model_there_are_scores_and_no_gate(toy, source, tmp_
     assert summary["pooled"]["n_rejected"] == 0
 
 
+def test_a_model_whose_training_found_no_focus_model_runs_without_and_says_so(toy, source, tmp_path, monkeypatch):
+    import toy_chain
+
+    section = {"focus_model": {"name": "gone", "sha256": None}, "skipped": "the focus model 'gone' could not be used"}
+    monkeypatch.setattr(toy_chain.LoopModel, "focus_gate", section)
+    output = source.with_name("in-defects")
+    assert run_all(source) == LuigiStatusCode.SUCCESS
+    assert rows(output)["focus_score"].isna().all()
+    assert "focus: not assessed, for in the model's training the focus model 'gone'" in (output / "run.log").read_text(
+        encoding="utf-8"
+    )
+    # with one that is named there are scores, and the reason stands beside them
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"focus": {"model": str(FOCUS)}}), encoding="utf-8")
+    assert run_all(source, settings=str(settings)) == LuigiStatusCode.SUCCESS
+    assert rows(output).loc[SHARP, "focus_score"] > 5
+    summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+    assert summary["focus"]["no_gate_because"] == section["skipped"]
+
+
 def test_a_folder_by_itself_gives_a_table_and_a_page_that_loads_nothing(toy, source):
     (source / "broken.tif").write_bytes(b"II*\0 no image")
     task = AssessFocus(input_dir=str(source), engine="inline", focus_model=str(FOCUS))

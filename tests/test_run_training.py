@@ -65,6 +65,7 @@ def test_the_same_seed_trains_the_same_bytes(place, tmp_path):
     given = training(place, "--models-dir", again.parent, "--n-jobs", 1)
     done = run(*given, cwd=place, PYTHONHASHSEED="7", TZ="Pacific/Kiritimati")
     assert done.returncode == 0, done.stderr
+    assert "no focus gate: 4 held-out images" in done.stdout
     files = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
     assert {path.relative_to(again) for path in again.rglob("*") if path.is_file()} == set(files)
     assert len(files) > 4
@@ -149,3 +150,46 @@ def test_groups_that_do_not_cover_the_images_are_refused(place, text, said):
     done = run(*training(place, "--groups", "groups.csv", "--models-dir", "other"), cwd=place)
     assert done.returncode == TASK_FAILED
     assert said in done.stderr
+
+
+def test_corrections_teach_and_the_card_says_what_was_gained(place):
+    truth = json.loads((place / "set" / "labels.coco.json").read_text())
+    out = place / "out-corrected"
+    given = ("--input-dir", "set/images", "--labels-dir", "set/labels.coco.json", "--model", "small")
+    done = run("RunAll", *given, "--output-dir", out, "--engine", "inline", cwd=place)
+    assert done.returncode == 0, done.stderr
+    # A person puts two images right.
+    corrected = {image["id"]: image["file_name"] for image in truth["images"][:2]}
+    (out / "corrections").mkdir()
+    mine = truth | {
+        "images": truth["images"][:2],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in corrected],
+    }
+    (out / "corrections" / "mine.json").write_text(json.dumps(mine))
+    given = training(place, "--corrections", out / "corrections")
+    given = (*given[: given.index("--name")], "--name", "better", "--corrections", out / "corrections")
+    done = run(*given, cwd=place)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((place / "models" / "better" / "card.json").read_text())
+    assert card["data"]["n_images_from_corrections"] == 2
+    gain = card["gain_from_corrections"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert gain["model_before"] == {name: summary["model"][name] for name in ("name", "sha256")}
+    # The run itself was scored beside the same labels: the same figures, found another way.
+    scored = json.loads((out / "evaluation.json").read_text())["images"]
+    for part, wanted in (("corrected_images", True), ("other_images", False)):
+        rows = [row["iou_0.4"] for row in scored if (row["image"] in corrected.values()) == wanted]
+        n_true, n_labels, n_loops = (sum(row[name] for row in rows) for name in ("n_true", "n_labels", "n_loops"))
+        of = gain[part]
+        assert (of["n_images"], of["n_groups"]) == (2, 2)
+        assert of["before"]["f1"] == pytest.approx(2 * n_true / (n_labels + n_loops), abs=1e-3)
+        assert of["f1_gain"] == pytest.approx(of["after"]["f1"] - of["before"]["f1"], abs=2e-4)
+        # This very folder is what it was trained on.
+        assert of["seen_by_model_before"]["n_images"] == 2
+    n_after = card["held_out"]["chain"]["iou_0.4"]["n_true"]
+    assert gain["corrected_images"]["after"]["n_true"] + gain["other_images"]["after"]["n_true"] == n_after
+    assert "on the 2 corrected images F1 is " in done.stdout
+    # The same once more trains nothing.
+    before = {path: path.stat().st_mtime_ns for path in (place / "models" / "better").rglob("*")}
+    assert run(*given, cwd=place).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in (place / "models" / "better").rglob("*")} == before

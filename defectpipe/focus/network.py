@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from defectpipe.focus.spectral import score_head
-from defectpipe.networks.residual import convolution, residual
+from defectpipe.networks.residual import MOMENTUM, convolution, residual
 
 if TYPE_CHECKING:
     import keras
@@ -55,7 +55,11 @@ def resnet50(shape: tuple[int, int, int]) -> keras.Model:
     """ResNet50 as Keras has it, from random weights; the output is the mean of the last stage, (n, 2048)."""
     import keras
 
-    return keras.applications.ResNet50(include_top=False, weights=None, input_shape=shape, pooling="avg")
+    network = keras.applications.ResNet50(include_top=False, weights=None, input_shape=shape, pooling="avg")
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
+    return network
 
 
 def build_published(backbone: str, shape: tuple[int, int], with_magnification: bool) -> keras.Model:

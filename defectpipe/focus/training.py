@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +62,7 @@ def fit_focus(
     progress: Callable[[int, float], None] | None = None,
     network: keras.Model | None = None,
     views: Sequence[np.ndarray] = (),
+    checkpoint: Path | None = None,
 ) -> keras.Model:
     """Train a network on images cropped and mirrored at random, by the mean squared error of the score.
 
@@ -78,7 +80,7 @@ def fit_focus(
     seed : int
     shape : tuple of int, optional
         Rows and columns of a crop; the whole image by default.
-    callbacks, progress : optional
+    callbacks, progress, checkpoint : optional
         See `networks.training.fit`.
     network : keras.Model, optional
         Trained further, instead of a new one.
@@ -105,6 +107,7 @@ def fit_focus(
         momentum=recipe.momentum,
         callbacks=callbacks,
         progress=progress,
+        checkpoint=checkpoint,
     )
     return network
 

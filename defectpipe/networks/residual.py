@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+MOMENTUM = 0.98
+"""Of the averages of batch normalisation: with Keras's 0.99 they take several hundred steps to be those of the data."""
+
 
 def convolution(x: Any, width: int, size: int, strides: int, padding: str = "same", active: bool = True) -> Any:
     """A convolution without bias, batch normalisation, and ReLU where `active`."""
     from keras import layers
 
     x = layers.Conv2D(width, size, strides=strides, padding=padding, use_bias=False)(x)
-    x = layers.BatchNormalization(momentum=0.98, epsilon=1e-5)(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, epsilon=1e-5)(x)
     return layers.ReLU()(x) if active else x
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +16,7 @@ if TYPE_CHECKING:
 
 _WARM_UP_STEPS = 60
 _REPORT_EVERY = 50
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """Where a training is kept, so that it can be taken up again after a break and end with the same network.
-
-    Parameters
-    ----------
-    path : Path
-        One file, replaced in one step.
-    every : int
-        Steps.
-    skip_to : callable
-        Called with the step before the first batch of a resumed training: batches have to go on as if they had been
-        drawn from the beginning.
-    """
-
-    path: Path
-    every: int
-    skip_to: Callable[[int], None]
+_KEEP_EVERY = 100
 
 
 def use_threads(n: int) -> None:
@@ -49,7 +29,7 @@ def use_threads(n: int) -> None:
 
 def fit(
     network: keras.Model,
-    next_batch: Callable[[], tuple[Any, Any]],
+    next_batch: Callable[[], tuple[Any, np.ndarray]],
     loss: Callable[[Any, Any], Any],
     *,
     n_steps: int,
@@ -58,14 +38,14 @@ def fit(
     momentum: float | None = None,
     callbacks: Mapping[int, Callable[[int], None]] | None = None,
     progress: Callable[[int, float], None] | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
     """Train `network` in place; with AdamW it ends with the moving average of its weights.
 
     Parameters
     ----------
     next_batch : callable
-        Gives inputs and answers (an array, or several by name) of one batch, best of the same shape each time.
+        Gives inputs (an array, or several by name) and answers of one batch, of the same shape each time.
     loss : callable
         Loss of (answers, outputs).
     momentum : float, optional
@@ -74,8 +54,10 @@ def fit(
         Called with the step, before that step.
     progress : callable
         Called with the step and the mean loss since the last call.
-    checkpoints : Checkpoints, optional
-        Read if there is one (its network must be the same), written as the training goes on, also after its last step.
+    checkpoint : Path, optional
+        File that keeps the state every `_KEEP_EVERY` steps: the same call goes on from there if it was interrupted. The
+        batches before are drawn once more, so that the training ends as it would have without the interruption;
+        `callbacks` of steps that are done are not called again. Whoever gave it removes it.
     """
     import keras
     import tensorflow as tf
@@ -97,13 +79,12 @@ def fit(
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
         return value
 
-    variables = [*network.variables, *optimizer.variables]
-    first = 0
-    if checkpoints is not None and checkpoints.path.exists():
-        first = _read_checkpoint(checkpoints.path, variables)
-        checkpoints.skip_to(first)
+    state = [*network.variables, *optimizer.variables]
+    start = 0 if checkpoint is None else _restore(checkpoint, state, n_steps)
+    for _ in range(start):
+        next_batch()
     losses: list[float] = []
-    for i in range(first, n_steps):
+    for i in range(start, n_steps):
         if callbacks and i in callbacks:
             callbacks[i](i)
         if momentum is None:
@@ -113,22 +94,27 @@ def fit(
         if progress is not None and ((i + 1) % _REPORT_EVERY == 0 or i + 1 == n_steps):
             progress(i + 1, float(np.mean(losses)))
             losses.clear()
-        if checkpoints is not None and ((i + 1) % checkpoints.every == 0 or i + 1 == n_steps):
-            _write_checkpoint(checkpoints.path, i + 1, variables)
+        if checkpoint is not None and (i + 1) % _KEEP_EVERY == 0:
+            _keep(checkpoint, state, i + 1, n_steps)
     if momentum is None:
         optimizer.finalize_variable_values(network.trainable_variables)
 
 
-def _write_checkpoint(path: Path, step: int, variables: list[Any]) -> None:
-    buffer = io.BytesIO()
-    values: dict[str, Any] = {f"v{number}": np.asarray(variable) for number, variable in enumerate(variables)}
-    np.savez(buffer, step=np.array(step), **values)
-    write_atomic(path, buffer.getvalue())
+def _keep(path: Path, state: Sequence[Any], step: int, n_steps: int) -> None:
+    held = io.BytesIO()
+    arrays = {f"v{k:05d}": variable.numpy() for k, variable in enumerate(state)}
+    np.savez(held, step=step, n_steps=n_steps, **arrays)
+    write_atomic(path, held.getvalue())
 
 
-def _read_checkpoint(path: Path, variables: list[Any]) -> int:
-    """Number of steps done; `variables` are set to what they were by then."""
-    with np.load(path) as file:
-        for number, variable in enumerate(variables):
-            variable.assign(file[f"v{number}"])
-        return int(file["step"])
+def _restore(path: Path, state: Sequence[Any], n_steps: int) -> int:
+    """The step to go on from; 0 where there is nothing, or what is there belongs to another training."""
+    if not path.exists():
+        return 0
+    with np.load(path) as kept:
+        arrays = [kept[name] for name in sorted(kept.files) if name.startswith("v")]
+        if int(kept["n_steps"]) != n_steps or [a.shape for a in arrays] != [tuple(v.shape) for v in state]:
+            return 0
+        for variable, value in zip(state, arrays, strict=True):
+            variable.assign(value)
+        return int(kept["step"])

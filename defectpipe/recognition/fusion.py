@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from defectpipe.networks.training import Checkpoints, fit
+from defectpipe.networks.training import fit
 from defectpipe.recognition.calibration import log_softmax
 from defectpipe.recognition.recogniser import Layout
 
@@ -139,7 +139,7 @@ def fit_fusion(
         peak_learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         progress=progress,
-        checkpoints=None if checkpoint is None else Checkpoints(checkpoint, 500, batches.skip_to),
+        checkpoint=checkpoint,
     )
     return network
 

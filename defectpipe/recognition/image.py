@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from defectpipe.networks.training import Checkpoints, fit
+from defectpipe.networks.training import fit
 from defectpipe.recognition.pixelwise import THICKNESS, maps_of
 from defectpipe.recognition.recogniser import Layout, RecogniserLoss, build_recogniser
 from defectpipe.recognition.training import Batches, RecogniserRecipe
@@ -82,7 +82,7 @@ def fit_image_classifier(
         peak_learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         progress=progress,
-        checkpoints=None if checkpoint is None else Checkpoints(checkpoint, 250, batches.skip_to),
+        checkpoint=checkpoint,
     )
     return network
 

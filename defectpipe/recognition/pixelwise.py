@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from defectpipe.networks.residual import convolution, residual
-from defectpipe.networks.training import Checkpoints, fit
+from defectpipe.networks.training import fit
 from defectpipe.recognition.views import standardise, turned
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def fit_pixelwise(
         peak_learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         progress=progress,
-        checkpoints=None if checkpoint is None else Checkpoints(checkpoint, 100, batches.skip_to),
+        checkpoint=checkpoint,
     )
     return network
 

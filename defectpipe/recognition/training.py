@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from defectpipe.networks.training import Checkpoints, fit
+from defectpipe.networks.training import fit
 from defectpipe.recognition.recogniser import Layout, RecogniserLoss, build_recogniser
 from defectpipe.recognition.views import augment
 
@@ -91,7 +91,7 @@ def fit_recogniser(
         peak_learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         progress=progress,
-        checkpoints=None if checkpoint is None else Checkpoints(checkpoint, _CHECKPOINT_EVERY, batches.skip_to),
+        checkpoint=checkpoint,
     )
     return network
 

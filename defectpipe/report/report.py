@@ -20,7 +20,7 @@ from defectpipe.report import gallery, sections, text
 from defectpipe.report.data import ReportData
 from defectpipe.report.gallery import Findings, Need
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 """Raised when the report shows something else of the same results."""
 
 MOST_ROWS = 2000
@@ -77,6 +77,7 @@ def render_report(data: ReportData) -> str:
             area_um2=text.figure(data.pooled["analysed_area_m2"] * 1e12),
             layers=_layers(data),
             rows=[_row(data, row, pictured, exponent) for row in shown],
+            has_focus=bool(data.images["focus_score"].notna().any()),
             has_frames=bool((data.images["frame"] > 0).any()),
             density_unit=f"{text.power(exponent)} m⁻²",
             n_without_picture=int((data.images["status"] != "failed").sum()) - len(data.gallery),
@@ -123,7 +124,12 @@ def _row(data: ReportData, row: int, pictured: set[tuple[str, int]], exponent: i
             "number": row + 1,
             "loops": _key(values["n_loops"]),
             "mean": _key(mean),
+            "cut": _key(values["n_on_edge"]),
+            "std": _key(values[f"std_diameter_{unit}"]),
             "density": _key(density),
+            "focus": _key(values["focus_score"]),
+            "labels": _key(values["n_labels"]),
+            "pixel": _key(values["pixel_size_nm"]),
             "recall": _key(values["recall"]),
             "precision": _key(values["precision"]),
             "predicted": _key(values["predicted_f1"]),

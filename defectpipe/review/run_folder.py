@@ -20,7 +20,7 @@ from defectpipe.io.micrographs import read_micrographs
 from defectpipe.io.run_files import STATE_FOLDER, result_files
 from defectpipe.io.tables import images_table, loops_table, read_csv, read_parquet
 from defectpipe.micrograph import Micrograph
-from defectpipe.model import LoopModel, find_model
+from defectpipe.model import CARD, LoopModel, find_model
 from defectpipe.report.overlays import draw_overlay
 from defectpipe.settings import Settings
 from defectpipe.statistics import reference_expert
@@ -107,7 +107,7 @@ class RunFolder:
                 evaluation=json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None,
                 input_dir=Path(input_dir or run["input_dir"]),
                 labels_dir=Path(labels) if labels else None,
-                model_name=str(model or summary["model"]["name"]),
+                model_name=str(model or _model_of(summary)),
             )
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise RunFolderError(f"{path}: its tables or its summary.json cannot be read ({error!r}).") from error
@@ -329,6 +329,12 @@ class RunFolder:
 
     def _gone(self, image: str) -> RunFolderError:
         return RunFolderError(f"{self.path}: what the run kept of {image} in {STATE_FOLDER} is gone; run it again.")
+
+
+def _model_of(summary: Mapping[str, Any]) -> str:
+    """Where the run had its model, if it is still there; else its name."""
+    where = summary["run"].get("model_dir")
+    return str(where) if where and (Path(where) / CARD).is_file() else str(summary["model"]["name"])
 
 
 def _of(table: pd.DataFrame, image: str, frame: int) -> pd.DataFrame:

@@ -52,6 +52,11 @@ class HeldOut:
         margin_px = Settings().measurement.border_margin_px
         return Objects.from_labels(self.labels[image], self.shapes[image], self.box_convention, margin_px)
 
+    def kept(self, thresholds: Mapping[int, float]) -> pd.DataFrame:
+        """The loops that reach the threshold of their image's fold."""
+        least = self.loops["image"].map({image: thresholds[fold] for image, fold in self.folds.items()})
+        return self.loops[self.loops["screening_score"] >= least]
+
 
 def choose_thresholds(held_out: HeldOut) -> tuple[float, dict[int, float]]:
     """Threshold for the model on all images, and for each fold the one that the other folds choose."""
@@ -70,10 +75,7 @@ def held_out_figures(held_out: HeldOut) -> dict[str, Any]:
         ``cascade`` (see `cascade_recall`), ``long_side`` (see `side_errors`), ``groups`` (scores of each).
     """
     threshold, by_fold = choose_thresholds(held_out)
-    kept = held_out.loops["screening_score"] >= held_out.loops["image"].map(
-        {image: by_fold[fold] for image, fold in held_out.folds.items()}
-    )
-    loops = held_out.loops[kept]
+    loops = held_out.kept(by_fold)
     chain = _evaluate(held_out, loops)
     plain = _evaluate(held_out, with_candidate_boxes(loops, held_out.candidates))
     return {

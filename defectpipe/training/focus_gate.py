@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from defectpipe.errors import ModelError
+from defectpipe.focus.assessment import assess_focus
+from defectpipe.focus.gate import OK, REJECT, REVIEW, FocusGate
 from defectpipe.focus.model import FocusModel
+from defectpipe.micrograph import Micrograph
 from defectpipe.model import find_model
 from defectpipe.settings import Settings
 from defectpipe.statistics.distributions import grouped_interval, ratio, sum_by_group
@@ -23,6 +28,8 @@ KEPT_SHARE = 0.9
 # Of fewer images, or labels in them, no curve is worth its name.
 LEAST_IMAGES, LEAST_LABELS = 8, 50
 _MIN_LEVELS = 3
+# Of the fields as they are at most so many are judged by the gate.
+_MOST_FIELDS = 300
 
 
 def measure_focus_gate(
@@ -45,7 +52,8 @@ def measure_focus_gate(
     Returns
     -------
     gate : dict or None
-        See `focus_gate`; None without a focus model.
+        See `focus_gate`, with ``fields_as_they_are`` (see `judged_fields`) where there is a gate; None where the recipe
+        wants none. Where its focus model cannot be used, ``skipped`` says why, and the hash of that model is None.
     degraded : DataFrame or None
         None where it could not be measured.
     """
@@ -54,13 +62,59 @@ def measure_focus_gate(
         return None, None
     try:
         focus = FocusModel.load(find_model(name))
-    except ModelError:
-        return None, None
+    except ModelError as error:
+        problem = f"the focus model '{Path(name).name}' could not be used: {error}"
+        return {"focus_model": {"name": Path(name).name, "sha256": None}, "skipped": problem}, None
     chosen = [i for part in parts for i in choose_images(part.held_out_images, held_out.groups, per_fold, part.seed)]
     if problem := _too_few(len(chosen), sum(len(held_out.labels[image.image]) for image in chosen)):
         return {"focus_model": {"name": focus.name, "sha256": focus.sha256}, "skipped": problem}, None
     degraded = degraded_runs(parts, held_out, thresholds, box_scales, focus, n_jobs, per_fold)
-    return focus_gate(degraded, focus.name, focus.sha256), degraded
+    section = focus_gate(degraded, focus.name, focus.sha256)
+    if (gate := FocusGate.of_card({"focus_gate": section}, focus.sha256)) is not None:
+        most = math.ceil(_MOST_FIELDS / len(parts))
+        whole = (choose_images(part.held_out_images, held_out.groups, most, part.seed) for part in parts)
+        fields = ((held_out.groups[image.image], image.micrograph()) for images in whole for image in images)
+        section["fields_as_they_are"] = judged_fields(fields, focus, gate)
+    return section, degraded
+
+
+def judged_fields(fields: Iterable[tuple[str, Micrograph]], focus: FocusModel, gate: FocusGate) -> dict[str, Any]:
+    """What a gate says of labelled fields as they are: those that it does not let pass are its false alarms.
+
+    Whoever labelled them took them for good enough; how sharp they are is not known apart from the score.
+
+    Parameters
+    ----------
+    fields : iterable of (str, Micrograph)
+        Group and image.
+    focus : FocusModel
+    gate : FocusGate
+
+    Returns
+    -------
+    dict
+        ``n_images``, ``n_ok``, ``n_review``, ``n_reject``, ``n_not_judged``; ``share_not_ok`` of those judged;
+        ``median_score``; ``groups_not_ok``: of each group that has any, the number for review or rejected, and of all.
+    """
+    groups, scores, judged = [], [], []
+    for group, m in fields:
+        found = assess_focus(m, focus)
+        groups.append(group)
+        scores.append(np.nan if found.score is None else found.score)
+        judged.append(gate.judge(found.score, found.state))
+    counts = {word: judged.count(word) for word in (OK, REVIEW, REJECT, "")}
+    known = len(judged) - counts[""]
+    alarms = [group for group, word in zip(groups, judged, strict=True) if word in (REVIEW, REJECT)]
+    return {
+        "n_images": len(judged),
+        "n_ok": counts[OK],
+        "n_review": counts[REVIEW],
+        "n_reject": counts[REJECT],
+        "n_not_judged": counts[""],
+        "share_not_ok": round(len(alarms) / known, 4) if known else None,
+        "median_score": round(float(np.nanmedian(scores)), 2) if np.isfinite(scores).any() else None,
+        "groups_not_ok": {name: [alarms.count(name), groups.count(name)] for name in sorted(set(alarms))},
+    }
 
 
 def _too_few(n_images: int, n_labels: int) -> str:
@@ -128,6 +182,8 @@ _N_SUMS = 4
 def _sums_by_group(table: pd.DataFrame) -> np.ndarray:
     """Interpolated sums of each group, shape (n_groups, len(GRID), _N_SUMS)."""
     sums, groups = [], []
+    # Where a fold's model found no label at all, its errors are None, and the column is of objects.
+    table = table.astype({"matched_diameter_relative_error": float})
     for _, rows in table.groupby("image", sort=True):
         rows = rows.groupby("focus_score", as_index=False).mean(numeric_only=True).sort_values("focus_score")
         at = rows["focus_score"].to_numpy(float)

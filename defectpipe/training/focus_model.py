@@ -36,6 +36,7 @@ def train_focus(
     describe: Mapping[str, Any] | None = None,
     progress: Callable[[int, float], None] | None = None,
     views: Sequence[np.ndarray] = (),
+    checkpoint: Path | None = None,
 ) -> Path:
     """Train a network and write its folder: ``network.weights.h5``, ``network.onnx``, ``card.json``.
 
@@ -65,6 +66,8 @@ def train_focus(
         See `networks.training.fit`.
     views : sequence of ndarray
         See `focus.training.fit_focus`.
+    checkpoint : Path, optional
+        See `networks.training.fit`; removed when the folder is written.
 
     Returns
     -------
@@ -74,7 +77,12 @@ def train_focus(
     if recipe is None:
         recipe = RECIPES["spectral" if find_backbone(backbone).prepared_once else "convolutional"]
     shape = patch_shape or pixels.shape[1:]
-    network = fit_focus(pixels, score, magnification, backbone, recipe, seed, shape, progress=progress, views=views)
+    network = fit_focus(
+        *(pixels, score, magnification, backbone, recipe, seed, shape),
+        progress=progress,
+        views=views,
+        checkpoint=checkpoint,
+    )
     if export_shape is not None and export_shape != shape:
         resized = find_backbone(backbone).build(export_shape, magnification is not None)
         resized.set_weights(network.get_weights())
@@ -96,6 +104,8 @@ def train_focus(
             **(describe or {}),
         },
     )
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return folder
 
 

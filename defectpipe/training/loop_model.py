@@ -27,6 +27,8 @@ from defectpipe.training.card import model_card
 from defectpipe.training.figures import HeldOut, held_out_figures
 from defectpipe.training.focus_gate import measure_focus_gate
 from defectpipe.training.folds import assign_folds
+from defectpipe.training.gain import gain_from_corrections
+from defectpipe.training.model_before import ModelBefore
 from defectpipe.training.part import (
     CANDIDATES,
     LOOPS,
@@ -37,8 +39,9 @@ from defectpipe.training.part import (
     working_copy,
 )
 from defectpipe.training.predicted_f1 import judge_images, predicted_f1_card
+from defectpipe.training.progress import rows_for, share_rows
 from defectpipe.training.recipe import TrainingRecipe
-from defectpipe.training.workspace import PartJob, fingerprint, store_images, write_card
+from defectpipe.training.workspace import IMAGE_LIST, PartJob, fingerprint, pixel_sha256, store_images, write_card
 
 HELD_OUT_FOLDER = "held-out"
 
@@ -74,6 +77,7 @@ def train_loop_model(
     recipe: TrainingRecipe | Path | None = None,
     seed: int = 0,
     n_jobs: int | None = None,
+    before: ModelBefore | None = None,
 ) -> Path:
     """Train a model: one for each held-out fold, for the figures and the threshold, then one on all images.
 
@@ -89,6 +93,8 @@ def train_loop_model(
     seed : int
     n_jobs : int, optional
         Parts trained at once, each on one core. Default: the cores that this process may use.
+    before : ModelBefore, optional
+        The model whose loops were corrected: the card says what was gained over it.
 
     Returns
     -------
@@ -130,19 +136,28 @@ def train_loop_model(
     figures |= held_out_figures(held_out)
     thresholds = {int(fold): value for fold, value in figures["threshold_by_fold"].items()}
     gate, degraded = measure_focus_gate(jobs[:-1], held_out, thresholds, box_scales, n_jobs)
+    corrected = {i.micrograph.image: len(i.labels) for i in images if i.corrected}
+    # Before the new files are there: both models may have one name.
+    gain = None
+    if before is not None and corrected:
+        gain = gain_from_corrections(before, stored, corrected, held_out, thresholds, work, n_jobs)
     target = models_dir / name
     for file in FILES:
         write_atomic(target / file, (folders[-1] / file).read_bytes())
     write_parquet(held_out.loops, target / HELD_OUT_FOLDER / "loops.parquet")
     write_parquet(held_out.candidates, target / HELD_OUT_FOLDER / "candidates.parquet")
+    write_parquet(_image_list(images, folds), target / IMAGE_LIST)
     if degraded is not None:
         write_parquet(degraded, target / HELD_OUT_FOLDER / "degraded.parquet")
     usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
     card = model_card(name, usage, figures, held_out, sizes, recipe, seed) | {"focus_gate": gate}
     known_sizes = {i.micrograph.image: i.micrograph.pixel_size_nm for i in images}
     card["predicted_f1"] = predicted_f1_card(judge_images(held_out, thresholds, known_sizes, working_size, degraded))
-    if corrected := [len(i.labels) for i in images if i.corrected]:
-        card["data"] |= {"n_images_from_corrections": len(corrected), "n_labels_from_corrections": sum(corrected)}
+    if corrected:
+        n_labels = sum(corrected.values())
+        card["data"] |= {"n_images_from_corrections": len(corrected), "n_labels_from_corrections": n_labels}
+    if gain is not None:
+        card["gain_from_corrections"] = gain
     write_card(target / CARD, card)
     shutil.rmtree(work)
     return target
@@ -167,10 +182,19 @@ def collect_held_out(
     )
 
 
+def _image_list(images: Sequence[TrainingImage], folds: Sequence[int]) -> pd.DataFrame:
+    rows = [
+        (i.micrograph.image, i.group, fold, pixel_sha256(i.micrograph.grey8()))
+        for i, fold in zip(images, folds, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["image", "group", "fold", "pixels_sha256"])
+
+
 def _train_parts(jobs: list[PartJob], n_jobs: int) -> list[Path]:
     # Each part in a process of its own: TensorFlow and forked children do not go together.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(n_jobs, len(jobs)), maxtasksperchild=1) as pool:
+    n_processes = min(n_jobs, len(jobs))
+    with context.Pool(n_processes, share_rows, rows_for(context, n_processes), maxtasksperchild=1) as pool:
         return pool.map(train_part, jobs, chunksize=1)
 
 

@@ -129,9 +129,9 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
             )
         )
         progress.step()
-    progress.begin("screener", sum(recipe.screener_training.cycles))
+    progress.begin("screener", recipe.screener_training.n_steps)
     network = train_screener(
-        Samples.joined(samples), recipe.screener, recipe.screener_training, job.seed, progress.loss, job.folder
+        Samples.joined(samples), recipe.screener, recipe.screener_training, job.seed, progress.loss
     )
     save_weights(network, job.folder / WEIGHTS)
     export_onnx(network, job.folder / ONNX)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
+from multiprocessing.context import BaseContext
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
+from defectpipe.bars import SECONDS_BETWEEN_LINES, open_bar
 from defectpipe.detection.training import StageReport
 
-_SECONDS_BETWEEN_LINES = 30.0
+# In a pool of processes: which of the terminal's rows are taken.
+_shared: dict[str, Any] = {}
+
+
+def rows_for(context: BaseContext, n_processes: int) -> tuple[Any, Any]:
+    """What `share_rows` needs, made by the parent of the processes."""
+    return context.RLock(), context.Array("b", n_processes)
+
+
+def share_rows(lock: Any, rows: Any) -> None:
+    """Begin a process of a pool: its bar stands in a row of its own, and two never write at once."""
+    _shared["rows"] = rows
+    tqdm.set_lock(lock)
 
 
 class PartProgress:
@@ -23,22 +38,29 @@ class PartProgress:
 
     def __init__(self, title: str) -> None:
         self._title, self._bar, self._last_line = title, None, 0.0
-        self._terminal = sys.stderr.isatty()
+        self._terminal, self._row = sys.stderr.isatty(), 0
 
     def __enter__(self) -> PartProgress:
+        if rows := _shared.get("rows"):
+            with rows.get_lock():
+                # A process that was killed keeps its row; bars may then share the last one.
+                self._row = next((row for row, taken in enumerate(rows) if not taken), len(rows) - 1)
+                rows[self._row] = 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+        if rows := _shared.get("rows"):
+            rows[self._row] = 0
 
     def begin(self, what: str, total: int) -> None:
         """A new step of `total` pieces begins."""
         self._close()
         self._what, self._total, self._done, self._last_line = what, total, 0, time.monotonic()
         if self._terminal:
-            self._bar = tqdm(total=total, desc=f"{self._title}: {what}", leave=False)
+            self._bar = open_bar(f"{self._title}: {what}", total, leave=False, position=self._row)
         else:
             self._say("begins")
 
@@ -48,7 +70,7 @@ class PartProgress:
         if self._bar is not None:
             self._bar.update(self._done - before)
             self._bar.set_postfix_str(note)
-        elif self._done == self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+        elif self._done == self._total or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._say(f"{self._done} of {self._total} {note}")
 
     def stage(self, report: StageReport) -> None:

@@ -17,6 +17,9 @@ from defectpipe.io.tables import write_json
 from defectpipe.micrograph import Calibration, Micrograph
 from defectpipe.training.recipe import TrainingRecipe
 
+IMAGE_LIST = "held-out/images.parquet"
+"""Of a model's folder: the images that it was trained on, with hashes of their pixels."""
+
 
 @dataclass(frozen=True, eq=False)
 class StoredImage:
@@ -83,6 +86,13 @@ def store_images(folder: Path, images: Sequence[tuple[Micrograph, np.ndarray, in
             write_atomic(path, lambda target, grey=grey: np.save(target, grey))  # type: ignore[misc]
         stored.append(StoredImage(path, m.image, m.pixel_size_nm, fold, boxes))
     return tuple(stored)
+
+
+def pixel_sha256(grey: np.ndarray) -> str:
+    """Hash of an image's 8-bit pixels and shape, whatever its name and format."""
+    total = hashlib.sha256(json.dumps(grey.shape).encode())
+    total.update(np.ascontiguousarray(grey, np.uint8).tobytes())
+    return total.hexdigest()
 
 
 def write_card(path: Path, card: dict[str, Any]) -> None:
