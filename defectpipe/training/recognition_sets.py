@@ -5,6 +5,10 @@ larger, or several. Everything that a microscope varies is drawn anew for each v
 30,000 electrons a px (the full beam's; the detector collects what the body scatters), scan distortion up to 5 %,
 drift, movement of the body, flyback, defocus, probe, noise of detector and lines, brightness and contrast. Material,
 dimensions and deformation are the body's, and half of the bodies are deformed.
+
+The bodies are of titanium to gold, 60 to 270 nm across in the views: thinner or lighter ones scatter less than an electron a
+px at the lowest dose. Deformations are strong: a weak one is no more than what scan distortion and drift do to an
+ideal body.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 from dataclasses import dataclass
 
 from defectpipe.simulation.dataset import SIMULATION_VERSION
+from defectpipe.simulation.solids.deformation import DeformationRanges
 from defectpipe.simulation.solids.presets import PRESETS, SolidPreset
 from defectpipe.simulation.solids.rays import BODIES, CLASSES
 
@@ -23,12 +28,28 @@ VIEW_PX = 64
 UNSEEN = BODIES[len(CLASSES) :]
 LOWEST_DOSE = 30.0
 _DOSES = (LOWEST_DOSE, 30_000.0)
+_MATERIALS = (22, 26, 28, 29, 30, 42, 46, 47, 50, 58, 74, 78, 79)
+_FIELD_NM = (100.0, 300.0)
+_WIDE_FIELD_NM = (300.0, 900.0)
+_STRONG = DeformationRanges(
+    twist_deg=(60.0, 120.0),
+    bend_deg=(30.0, 50.0),
+    taper=(0.25, 0.45),
+    shear=(0.25, 0.45),
+    dent_depth=(0.2, 0.3),
+    dent_width=(0.2, 0.35),
+    n_dents=(1, 2),
+    kept_share=0.6,
+)
 
 # The solids' movements in px belong to 256 px; these do to 64, and are as strong for their size.
 VIEWS = dataclasses.replace(
     PRESETS["solids"],
     name="views",
     shape=(VIEW_PX, VIEW_PX),
+    field_nm=_FIELD_NM,
+    atomic_numbers=_MATERIALS,
+    deformations=_STRONG,
     size_share=(0.6, 0.9),
     dose_per_px=_DOSES,
     shift_px=(0.5, 3.0),
@@ -40,15 +61,33 @@ VIEWS = dataclasses.replace(
 FAINT_VIEWS = dataclasses.replace(VIEWS, name="views-dose-30", dose_per_px=(LOWEST_DOSE, LOWEST_DOSE))
 UNSEEN_VIEWS = dataclasses.replace(VIEWS, name="views-unseen", classes=UNSEEN)
 SINGLE = dataclasses.replace(
-    PRESETS["solids"], name="single", shape=(128, 128), dose_per_px=_DOSES, shift_px=(1.0, 6.0), drift_px=1.5
+    PRESETS["solids"],
+    name="single",
+    shape=(128, 128),
+    field_nm=_FIELD_NM,
+    atomic_numbers=_MATERIALS,
+    deformations=_STRONG,
+    dose_per_px=_DOSES,
+    shift_px=(1.0, 6.0),
+    drift_px=1.5,
 )
 SEVERAL = dataclasses.replace(
-    PRESETS["several"], name="several", shape=(256, 256), dose_per_px=_DOSES, shift_px=(1.0, 6.0)
+    PRESETS["several"],
+    name="several",
+    shape=(256, 256),
+    field_nm=_WIDE_FIELD_NM,
+    atomic_numbers=_MATERIALS,
+    deformations=_STRONG,
+    dose_per_px=_DOSES,
+    shift_px=(1.0, 6.0),
 )
 OVERLAPPING = dataclasses.replace(
     PRESETS["overlapping"],
     name="overlapping",
     shape=(256, 256),
+    field_nm=_WIDE_FIELD_NM,
+    atomic_numbers=_MATERIALS,
+    deformations=_STRONG,
     n_objects=(2, 6),
     dose_per_px=_DOSES,
     shift_px=(1.0, 6.0),
@@ -97,7 +136,7 @@ class SetPlan:
 
 _TILTS = (-70.0, -50.0, -30.0, -10.0, 10.0, 30.0, 50.0, 70.0)
 SETS: dict[str, SetPlan] = {
-    "views-train": SetPlan(VIEWS, 12_000, 4, 61_000),
+    "views-train": SetPlan(VIEWS, 30_000, 2, 61_000),
     "views-fusion": SetPlan(VIEWS, 2_400, 8, 61_500),
     "views-validation": SetPlan(VIEWS, 600, 8, 62_000),
     "views-test": SetPlan(VIEWS, 2_400, 8, 63_000),

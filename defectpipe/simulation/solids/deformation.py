@@ -85,6 +85,8 @@ class DeformationRanges:
         Standard deviation over the body's smallest thickness.
     n_dents : tuple of int
         Smallest and largest number of dents.
+    kept_share : float
+        Of the undeformed body that dents leave at least: those that would take more are left out.
     """
 
     share: float = 0.5
@@ -95,6 +97,7 @@ class DeformationRanges:
     dent_depth: Range = (0.15, 0.3)
     dent_width: Range = (0.15, 0.3)
     n_dents: tuple[int, int] = (1, 3)
+    kept_share: float = 0.0
 
 
 def warp(label: str, half_box: np.ndarray, deformation: Deformation) -> np.ndarray:
@@ -179,9 +182,11 @@ def draw_deformation(
         depth, width = (rng.uniform(*r) * gauge for r in (ranges.dent_depth, ranges.dent_width))
         if chosen[4] and depth > 0:
             dents.append((*place, float(depth), float(width)))
-    whole = share_inside(BODIES.index(label), s, _AS_IT_IS, _NO_DENTS, radius)
+    kind = BODIES.index(label)
+    whole = share_inside(kind, s, _AS_IT_IS, _NO_DENTS, radius)
+    least = ranges.kept_share * whole
     # several wide dents can leave nothing at all of a body
-    while dents and whole > 0 and share_inside(BODIES.index(label), s, _AS_IT_IS, np.array(dents, float), radius) == 0:
+    while dents and whole > 0 and share_inside(kind, s, _AS_IT_IS, np.array(dents, float), radius) <= least:
         dents.pop()
     return Deformation(twist, bend, taper, shear, tuple(dents))
 
