@@ -29,7 +29,7 @@ from defectpipe.recognition.image import drawn, fit_image_classifier
 from defectpipe.recognition.pixelwise import PixelSource, PixelwiseRecipe, build_pixelwise, fit_pixelwise
 from defectpipe.recognition.recogniser import Layout, build_recogniser
 from defectpipe.recognition.training import RecogniserRecipe, fit_recogniser
-from defectpipe.recognition.views import standardise
+from defectpipe.recognition.views import answer_all_ways
 from defectpipe.training.recognition_data import COLUMNS, SolidImages, read_images
 from defectpipe.training.recognition_figures import recogniser_figures
 from defectpipe.training.recognition_sets import VIEW_PX
@@ -38,7 +38,6 @@ from defectpipe.training.recognition_targets import layout_of, targets_of
 CACHE = Path(os.environ.get("RECOGNITION_CACHE", Path(__file__).parent / "recognition-cache"))
 WEIGHTS, RUN = "network.weights.h5", "run.json"
 SEED = 1
-_BATCH = 256
 
 
 def train_recogniser(n_objects: int | None, n_steps: int | None) -> None:
@@ -169,8 +168,8 @@ def load_image() -> tuple[Layout, Any, dict]:
 
 def answer(network: Any, images: SolidImages) -> np.ndarray:
     """A recogniser's rows, shape (objects, views, n)."""
-    rows = [network.predict_on_batch(standardise(images.pixels[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
-    return np.concatenate(rows).reshape(len(images) // images.n_views, images.n_views, -1)
+    rows = answer_all_ways(network.predict_on_batch, images.pixels, network.output_shape[-1])
+    return rows.reshape(len(images) // images.n_views, images.n_views, -1)
 
 
 def figures_of(answers: np.ndarray, images: SolidImages, layout: Layout, temperatures: dict[int, float]) -> dict:

@@ -22,7 +22,7 @@ from defectpipe.recognition.fusion import MAX_VIEWS, pad_views
 from defectpipe.recognition.ground_truth import Verdict, judge
 from defectpipe.recognition.pixelwise import maps_of
 from defectpipe.recognition.recogniser import Layout
-from defectpipe.recognition.views import VIEW_PX, standardise
+from defectpipe.recognition.views import VIEW_PX, answer_all_ways
 
 KIND = "solids"
 RECOGNISER, PIXELWISE, FUSION = "recogniser.onnx", "pixelwise.onnx", "fusion.onnx"
@@ -78,10 +78,7 @@ class SolidModel(FolderModel):
 
     def answers(self, views: np.ndarray) -> np.ndarray:
         """Rows of `layout` (n, n_answers) for views (n, VIEW_PX, VIEW_PX) with grey values in any unit."""
-        rows = [np.empty((0, self.layout.n_answers), np.float32)]
-        for i in range(0, len(views), _BATCH):
-            rows.append(self._run(RECOGNISER, {"view": standardise(views[i : i + _BATCH])}))
-        return np.concatenate(rows)
+        return answer_all_ways(lambda part: self._run(RECOGNISER, {"view": part}), views, self.layout.n_answers)
 
     def judge(self, answers: np.ndarray, pixel_size_nm: float | None = None) -> Verdict:
         """What one object is, from the answers to its views (n, n_answers), by the learned fusion.
