@@ -34,7 +34,7 @@ from defectpipe.networks.training import use_threads
 from defectpipe.recognition.backbones import BACKBONES, features_of, load_backbone
 from defectpipe.recognition.calibration import log_softmax
 from defectpipe.recognition.fusion import pad_views
-from defectpipe.recognition.image import drawn
+from defectpipe.recognition.image import drawn, fit_image_classifier
 from defectpipe.recognition.last_layer import fit_last_layer
 from defectpipe.recognition.pixelwise import maps_of
 from defectpipe.recognition.recogniser import Layout
@@ -50,7 +50,7 @@ RESULTS = Path(__file__).parent / "results" / "recognition.json"
 N_PICTURES = (25, 100, 1_000, 4_000)
 N_REPEATS = 5
 # Steps of a training from scratch on so many pictures: enough for its loss on them to vanish.
-_SCRATCH_STEPS = {25: 300, 100: 400, 1_000: 1_000, 4_000: 2_000}
+_SCRATCH_STEPS = {25: 200, 100: 300, 1_000: 800, 4_000: 1_500}
 _FEW = 2_000
 
 
@@ -186,7 +186,26 @@ def image_section(n_scenes: int | None) -> dict[str, Any]:
         "views": accuracy_of_views(logits.reshape(len(label), images.n_views, -1), label),
         "per_class": shares_right(right, [(name, truth == i) for i, name in enumerate(layout.classes)]),
     }
-    return figures | {"tlic_of_random_backbone": _known_classes(images)}
+    return figures | {"tlic_of_random_backbone": _known_classes(images), "unseen_classes": _image_of_unseen(n_scenes)}
+
+
+def _image_of_unseen(n_scenes: int | None) -> dict[int, dict[str, float]]:
+    """The image classifier of the unseen classes, on the same pictures as the transfer-learnt one."""
+    pool, test = _read("unseen-train", n_scenes), _read("unseen-test", n_scenes)
+    if pool is None or test is None:
+        return {}
+    pixelwise = load_pixelwise().predict_on_batch
+    maps, place, figures = drawn(pixelwise, pool.pixels), Layout(pool.classes, (), ()).slices["classes"], {}
+    seen = [drawn(pixelwise, turned(test.pixels, way)).astype(np.float32) for way in range(8)]
+    for n, draws in _draws(pool):
+        rows, recipe = draws[0], RecogniserRecipe(n_steps=_SCRATCH_STEPS[n], batch_size=min(64, n))
+        network = fit_image_classifier(maps[rows], pool.class_index[rows], pool.classes, recipe, seed=1)
+        logits = [
+            np.concatenate([network.predict_on_batch(part[i : i + 256])[:, place] for i in range(0, len(part), 256)])
+            for part in seen
+        ]
+        figures[n] = {"accuracy": float((np.mean(logits, 0).argmax(1) == test.class_index).mean()), "n_draws": 1}
+    return figures
 
 
 def _known_classes(test: SolidImages) -> dict[str, float]:
