@@ -22,6 +22,7 @@ from recognition_train import (
     RUN,
     answer,
     figures_of,
+    fused_logits,
     load_fusion,
     load_image,
     load_pixelwise,
@@ -32,8 +33,7 @@ from defectpipe.errors import ModelError, SettingsError
 from defectpipe.io.tables import write_json
 from defectpipe.networks.training import use_threads
 from defectpipe.recognition.backbones import BACKBONES, features_of, load_backbone
-from defectpipe.recognition.calibration import log_softmax
-from defectpipe.recognition.fusion import pad_views
+from defectpipe.recognition.fusion import split_fused
 from defectpipe.recognition.image import drawn, fit_image_classifier
 from defectpipe.recognition.last_layer import fit_last_layer
 from defectpipe.recognition.pixelwise import maps_of
@@ -42,7 +42,7 @@ from defectpipe.recognition.training import RecogniserRecipe, fit_recogniser
 from defectpipe.recognition.views import standardise, turned
 from defectpipe.training.pixelwise_figures import several_figures, single_figures
 from defectpipe.training.recognition_data import SolidImages, read_images
-from defectpipe.training.recognition_figures import VIEWS_REPORTED, accuracy_of_views, shares_right
+from defectpipe.training.recognition_figures import VIEWS_REPORTED, accuracy_of_views, deformed_of_views, shares_right
 from defectpipe.training.recognition_model import trunk_of
 from defectpipe.training.recognition_targets import targets_of
 
@@ -66,7 +66,7 @@ def recogniser_section(n_scenes: int | None) -> dict[str, Any]:
         answers = answer(network, images)
         made[name] = figures_of(answers, images, layout, temperatures)
         if (CACHE / "fusion" / RUN).exists():
-            made[name]["views_learned_fusion"] = _fused(answers, images, layout)
+            made[name]["learned_fusion"] = _fused(answers, images, layout)
     return made
 
 
@@ -75,11 +75,16 @@ def _fused(answers: np.ndarray, images: SolidImages, layout: Layout) -> dict:
     temperatures = {int(n): t for n, t in run["temperatures"].items()}
 
     def fuse(rows: np.ndarray, temperature: float) -> np.ndarray:
-        logits = np.asarray(fusion.predict_on_batch(list(pad_views(rows, layout).values())))
-        return np.exp(log_softmax(logits / temperature))
+        return split_fused(fused_logits(fusion, rows, layout), layout, temperature)[0]
 
-    label = targets_of(images, layout)["label"][:: images.n_views]
-    return accuracy_of_views(answers, label, temperatures, fuse, VIEWS_REPORTED)
+    def deformed(rows: np.ndarray) -> np.ndarray:
+        return split_fused(fused_logits(fusion, rows, layout), layout)[1][:, 0]
+
+    targets = {name: values[:: images.n_views] for name, values in targets_of(images, layout).items()}
+    return {
+        "classes": accuracy_of_views(answers, targets["label"], temperatures, fuse, VIEWS_REPORTED),
+        "deformed": deformed_of_views(answers, targets["deformations"][:, 0] > 0, deformed),
+    }
 
 
 def transfer_section(n_scenes: int | None, imagenet: bool) -> dict[str, Any]:

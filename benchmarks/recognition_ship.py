@@ -40,7 +40,7 @@ def card_figures(results: dict[str, Any]) -> dict[str, Any]:
     return {
         "views": {
             title: {
-                "learned fusion": recogniser[name]["views_learned_fusion"],
+                "learned fusion": recogniser[name]["learned_fusion"],
                 "summed log-probabilities": recogniser[name]["views"],
                 "summed log-probabilities, ten classes": recogniser[name]["views_of_ten_classes"],
                 "deformed or not": recogniser[name]["deformed"],

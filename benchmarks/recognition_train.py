@@ -81,14 +81,16 @@ def train_fusion(n_objects: int | None, n_steps: int | None) -> None:
     images = read_images("views-fusion", DATA, n_objects, maps=False)
     answers = answer(network, images)
     recipe = _recipe(FusionRecipe(), n_steps)
-    label = targets_of(images, layout)["label"][:: images.n_views]
+    targets = {name: values[:: images.n_views] for name, values in targets_of(images, layout).items()}
     start, tell = _clock("fusion", recipe.n_steps)
-    fusion = fit_fusion(answers, label, layout, recipe, SEED, folder / "checkpoint.npz", tell)
+    fusion = fit_fusion(
+        answers, targets["label"], targets["deformations"], layout, recipe, SEED, folder / "checkpoint.npz", tell
+    )
     save_weights(fusion, folder / WEIGHTS)
     held = read_images("views-validation", DATA, maps=False)
     truth, seen = targets_of(held, layout)["label"][:: held.n_views], answer(network, held)
     temperatures = {
-        n: fit_temperature(np.asarray(fusion(list(pad_views(seen[:, :n], layout).values()))), truth)
+        n: fit_temperature(fused_logits(fusion, seen[:, :n], layout)[:, : len(layout.classes)], truth)
         for n in range(1, held.n_views + 1)
     }
     seconds = round(time.process_time() - start)
@@ -152,6 +154,11 @@ def load_recogniser() -> tuple[Layout, Any, dict]:
 def load_fusion(layout: Layout) -> tuple[Any, dict]:
     """The trained fusion, and its run."""
     return _with_weights(build_fusion(layout), "fusion"), json.loads((CACHE / "fusion" / RUN).read_text())
+
+
+def fused_logits(fusion: Any, answers: np.ndarray, layout: Layout) -> np.ndarray:
+    """The fusion's output for rows (objects, views, n)."""
+    return np.asarray(fusion.predict_on_batch(list(pad_views(answers, layout).values())))
 
 
 def load_pixelwise() -> Any:

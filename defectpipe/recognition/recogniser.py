@@ -90,6 +90,14 @@ def build_recogniser(layout: Layout, side_px: int, n_channels: int = 1, dropout:
     return keras.Model(trunk.input, layers.Concatenate(name="answers")([trunk.output, *heads]), name="recogniser")
 
 
+def deformation_loss(truth: Any, logits: Any) -> Any:
+    """Cross-entropy of the deformations (n, k), the mean: whether there is any counts as much as which."""
+    import tensorflow as tf
+
+    each = tf.nn.sigmoid_cross_entropy_with_logits(truth, logits)
+    return (tf.reduce_mean(each[:, 0]) + tf.reduce_mean(each)) / 2
+
+
 @dataclass(frozen=True)
 class RecogniserLoss:
     """Cross-entropy of the class, and with weights that of the deformations and the error of the dimensions.
@@ -110,9 +118,8 @@ class RecogniserLoss:
             tf.nn.sparse_softmax_cross_entropy_with_logits(answers["label"], outputs[:, place["classes"]])
         )
         if self.layout.deformations:
-            each = tf.nn.sigmoid_cross_entropy_with_logits(answers["deformations"], outputs[:, place["deformations"]])
-            # whether there is any counts as much as which
-            loss += self.deformation_weight * (tf.reduce_mean(each[:, 0]) + tf.reduce_mean(each)) / 2
+            each = deformation_loss(answers["deformations"], outputs[:, place["deformations"]])
+            loss += self.deformation_weight * each
         if self.layout.dimensions:
             known = tf.math.is_finite(answers["dimensions"])
             truth = tf.where(known, answers["dimensions"], 0.0)

@@ -126,6 +126,10 @@ def recogniser_figures(
     logits = answers[..., place["classes"]]
     given = flat[:, place["classes"]].argmax(1)
     right = given == label
+
+    def evenly(rows: np.ndarray) -> np.ndarray:
+        return fuse_evenly(rows[..., place["deformations"]])[:, 0]
+
     return {
         "views": accuracy_of_views(logits, label[::n_views], temperatures),
         "views_of_ten_classes": accuracy_of_views(*among(logits, label[::n_views], layout, TEN), temperatures),
@@ -145,9 +149,9 @@ def recogniser_figures(
         ),
         "visible": shares_right(right, [("yes", columns["visible"] > 0), ("no", columns["visible"] == 0)]),
         "confusion": {"classes": list(layout.classes), "rows_are_truth": confusion(given, label, len(layout.classes))},
-        "deformed": _deformed(answers[..., place["deformations"]], deformed[::n_views, 0] > 0),
+        "deformed": deformed_of_views(answers, deformed[::n_views, 0] > 0, evenly),
         "deformed_per_class": {
-            name: _deformed(answers[of][..., place["deformations"]], deformed[::n_views, 0][of] > 0)
+            name: deformed_of_views(answers[of], deformed[::n_views, 0][of] > 0, evenly)
             for name, of in ((name, label[::n_views] == i) for i, name in enumerate(layout.classes))
             if of.any()
         },
@@ -163,13 +167,24 @@ def _per(right: np.ndarray, values: np.ndarray, edges: Sequence[float]) -> dict[
     return shares_right(right, groups)
 
 
-def _deformed(logits: np.ndarray, truth: np.ndarray) -> dict[int, float]:
-    """Share of objects whose being deformed or not is told rightly, by number of views."""
+def deformed_of_views(
+    rows: np.ndarray, truth: np.ndarray, fuse: Callable[[np.ndarray], np.ndarray]
+) -> dict[int, float]:
+    """Share of objects whose being deformed or not is told rightly, by number of views.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (objects, views, k)
+        What `fuse` takes of each view.
+    truth : ndarray of bool, shape (objects,)
+    fuse : callable
+        From (objects, views, k) to probabilities (objects,).
+    """
     figures = {}
     for n in VIEWS_REPORTED:
-        groups = logits.shape[1] // n
+        groups = rows.shape[1] // n
         if groups:
-            given = np.concatenate([fuse_evenly(logits[:, g * n : (g + 1) * n])[:, 0] for g in range(groups)])
+            given = np.concatenate([fuse(rows[:, g * n : (g + 1) * n]) for g in range(groups)])
             figures[n] = float(((given > 0.5) == np.tile(truth, groups)).mean())
     return figures
 
