@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from defectpipe.networks.residual import MOMENTUM
 from defectpipe.networks.training import fit
 from defectpipe.recognition.calibration import log_softmax
 from defectpipe.recognition.recogniser import Layout
@@ -82,7 +83,7 @@ def build_fusion(layout: Layout, dropout: float = 0.2) -> keras.Model:
     features = layers.Input((MAX_VIEWS, layout.n_features), name="features")
     evidence = layers.Input((MAX_VIEWS, n), name="evidence")
     present = layers.Input((MAX_VIEWS, 1), name="present")
-    x = layers.Concatenate()([layers.BatchNormalization(momentum=0.98)(features), layers.Rescaling(0.1)(evidence)])
+    x = layers.Concatenate()([layers.BatchNormalization(momentum=MOMENTUM)(features), layers.Rescaling(0.1)(evidence)])
     x = layers.Dropout(dropout)(layers.Dense(_WIDTH, activation="relu")(x))
     # 1 of every view at first
     weight = layers.Dense(1, activation="softplus", kernel_initializer="zeros", bias_initializer=_inverse_softplus_one)(
@@ -150,9 +151,6 @@ class _Groups:
     def __init__(self, inputs: dict[str, np.ndarray], label: np.ndarray, n_views: int, size: int, seed: int) -> None:
         self._inputs, self._label, self._n_views, self._size, self._seed = inputs, label, n_views, size, seed
         self._step = 0
-
-    def skip_to(self, step: int) -> None:
-        self._step = step
 
     def next(self) -> tuple[list[np.ndarray], np.ndarray]:
         rng = np.random.default_rng((self._seed, self._step))
