@@ -77,8 +77,10 @@ class SolidModel(FolderModel):
     def layout(self) -> Layout:
         """What its answers are."""
         values = self.card["layout"]
-        texts = (tuple(str(v) for v in values[name]) for name in ("classes", "deformations", "dimensions"))
-        return Layout(*texts, n_features=int(values["n_features"]))
+        classes, deformations, dimensions = (
+            tuple(str(v) for v in values[name]) for name in ("classes", "deformations", "dimensions")
+        )
+        return Layout(classes, deformations, dimensions, int(values["n_features"]))
 
     def answers(self, views: np.ndarray) -> np.ndarray:
         """Rows of `layout` (n, n_answers) for views (n, VIEW_PX, VIEW_PX) with grey values in any unit."""
