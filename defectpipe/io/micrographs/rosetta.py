@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from defectpipe.errors import MicrographError
+from defectpipe.io.hdf5 import check_hdf5
 from defectpipe.io.micrographs.dm import check_dm
 from defectpipe.io.micrographs.frames import Claim, Frame, StatedSize, check_claim
-from defectpipe.io.micrographs.hdf5 import check_hdf5
 from defectpipe.io.micrographs.units import is_reciprocal, nanometres
 from defectpipe.io.micrographs.voltage import sensible_kv
 
@@ -124,7 +124,10 @@ def _load(path: Path) -> list[dict[str, Any]]:
     if name == "mrc":
         _check_mrc(_mrc_header(path), path.stat().st_size)
     if name == "emd":
-        check_hdf5(path)
+        try:
+            check_hdf5(path)
+        except ValueError as error:
+            raise MicrographError(f"{error}.") from error
     if suffix == ".ser":
         _check_ser(path)
     with warnings.catch_warnings():
