@@ -50,7 +50,7 @@ RESULTS = Path(__file__).parent / "results" / "recognition.json"
 N_PICTURES = (25, 100, 1_000, 4_000)
 N_REPEATS = 5
 # Steps of a training from scratch on so many pictures: enough for its loss on them to vanish.
-_SCRATCH_STEPS = {25: 200, 100: 300, 1_000: 800, 4_000: 1_500}
+_SCRATCH_STEPS = {25: 200, 100: 300, 1_000: 600, 4_000: 1_000}
 _FEW = 2_000
 
 

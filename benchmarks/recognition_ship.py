@@ -50,7 +50,11 @@ def card_figures(results: dict[str, Any]) -> dict[str, Any]:
         "per_class": recogniser["views-test"]["per_class"],
         "per_dose": recogniser["views-test"]["per_dose"],
         "per_deformation": recogniser["views-test"]["per_deformation"],
-        "pixelwise": {name: values for name, values in pixelwise.items() if name != "training"},
+        "pixelwise": {
+            name: {key: value for key, value in values.items() if key not in ("per_dose", "per_class")}
+            for name, values in pixelwise.items()
+            if name != "training"
+        },
         "unseen_classes": {name: values for name, values in results["transfer"].items() if name.startswith("ours")},
     }
 

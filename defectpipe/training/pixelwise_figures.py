@@ -10,6 +10,7 @@ import numpy as np
 from defectpipe.recognition.pixelwise import OUTLINE, THICKNESS
 from defectpipe.recognition.separation import separate
 from defectpipe.recognition.thickness import scaled_by_signal
+from defectpipe.simulation.solids.rays import BODIES
 from defectpipe.training.recognition_data import SolidImages
 from defectpipe.training.recognition_figures import DOSE_EDGES
 
@@ -32,7 +33,7 @@ def thickness_error(thickness_nm: np.ndarray, truth_nm: np.ndarray, inside: np.n
 
 
 def single_figures(maps: np.ndarray, images: SolidImages) -> dict[str, Any]:
-    """Of pictures of one object each: IoU, thickness RMSE over the largest, volume error; per dose.
+    """Of pictures of one object each: IoU, thickness RMSE over the largest, volume error; per dose, class and focus.
 
     ``thickness_rmse``: as the network says, from the picture and the pixel size alone. ``_of_shape``: with the scale
     that fits best, which leaves the map's shape to be judged. ``_calibrated``: with the scale from the signal of a
@@ -40,7 +41,10 @@ def single_figures(maps: np.ndarray, images: SolidImages) -> dict[str, Any]:
     """
     iou, size = outline_iou(maps, images.instances), images.column("pixel_size_nm")
     truth_nm = images.thickness_nm.astype(float)
-    columns = {name: images.column(name) for name in ("black_level", "gain", "mean_free_path_nm", "dose_per_px")}
+    columns = {
+        name: images.column(name)
+        for name in ("black_level", "gain", "mean_free_path_nm", "dose_per_px", "defocus_sigma_px")
+    }
     rows = []
     for i in range(len(images)):
         inside = images.instances[i] > 0
@@ -61,6 +65,8 @@ def single_figures(maps: np.ndarray, images: SolidImages) -> dict[str, Any]:
                 thickness_error(np.nan_to_num(scale) * given, truth_nm[i], inside),
                 given.sum() * size[i] ** 2 / images.column("volume_nm3")[i] - 1,
                 columns["dose_per_px"][i],
+                images.label[i],
+                columns["defocus_sigma_px"][i],
             )
         )
     table = np.array(rows)
@@ -69,7 +75,13 @@ def single_figures(maps: np.ndarray, images: SolidImages) -> dict[str, Any]:
             f"{low:g} to {high:g}": _summary(table[(table[:, 5] >= low) & (table[:, 5] <= high)])
             for low, high in pairwise(DOSE_EDGES)
             if ((table[:, 5] >= low) & (table[:, 5] <= high)).any()
-        }
+        },
+        "per_class": {BODIES[int(label)]: _summary(table[table[:, 6] == label]) for label in np.unique(table[:, 6])},
+        "per_focus": {
+            name: _summary(table[rows])
+            for name, rows in (("in focus", table[:, 7] == 0), ("out of focus", table[:, 7] > 0))
+            if rows.any()
+        },
     }
 
 
