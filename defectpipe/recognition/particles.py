@@ -51,18 +51,24 @@ def cut_view(pixels: np.ndarray, instances: np.ndarray, number: int, side_px: fl
     """
     y, x = np.nonzero(instances == number)
     side = side_px if side_px is not None else side_of(instances, number)
-    centre = (0.5 * (x.min() + x.max()), 0.5 * (y.min() + y.max()))
-    field = np.asarray(pixels, np.float32)
-    others = (instances > 0) & (instances != number)
+    centre = np.array([0.5 * (x.min() + x.max()), 0.5 * (y.min() + y.max())])
+    scale = side / VIEW_PX
+    sigma = 0.4 * np.sqrt(scale**2 - 1) if scale > 1 else 0.0
+    # only what the view can depend on: fields are large, and objects many
+    reach = 0.5 * side + 4 * sigma + 2
+    left, top = np.maximum(np.floor(centre - reach), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(centre + reach) + 1, instances.shape[::-1]).astype(int)
+    part = np.s_[top:bottom, left:right]
+    centre = centre - (left, top)
+    field, around = np.array(pixels[part], np.float32), instances[part]
+    others = (around > 0) & (around != number)
     if others.any():
-        support = field[instances == 0]
+        support = field[around == 0]
         # as noisy as the support itself, with its own values
         if support.size:
-            field = field.copy()
             field[others] = support[np.arange(int(others.sum())) * 7919 % support.size]
-    scale = side / VIEW_PX
-    if scale > 1:  # what is left out by sampling would come back as noise
-        field = cv2.GaussianBlur(field, (0, 0), 0.4 * np.sqrt(scale**2 - 1), borderType=cv2.BORDER_REFLECT)
+    if sigma:  # what is left out by sampling would come back as noise
+        field = cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     middle = (VIEW_PX - 1) / 2
     matrix = np.array([[scale, 0, centre[0] - scale * middle], [0, scale, centre[1] - scale * middle]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
