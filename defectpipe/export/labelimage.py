@@ -1,8 +1,9 @@
-"""Label images: each loop's pixels hold its number, as ImageJ, CellProfiler, napari and scikit-image take them."""
+"""Label images, as ImageJ, CellProfiler, napari and scikit-image take them: pixels hold the number of what is there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,38 @@ def write_label_image(
     dtype = np.dtype(np.uint16 if largest < 2**16 else np.uint32)
     pages = [LabelPage(shape, loops[loops["frame"] == frame], dtype) for frame, shape in enumerate(shapes)]
     write_pages(pages, dtype, pixel_size_nm, path)
+
+
+@dataclass(frozen=True, eq=False)
+class InstancePage:
+    """A frame whose pixels hold the numbers of its objects, 0 where there is none."""
+
+    instances: np.ndarray
+    dtype: np.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in px."""
+        return self.instances.shape[0], self.instances.shape[1]
+
+    def rows(self, first: int, end: int) -> np.ndarray | None:
+        """See `io.tiffs.Page.rows`."""
+        part = self.instances[first:end]
+        return part.astype(self.dtype) if part.any() else None
+
+
+def write_instances(frames: Sequence[np.ndarray], pixel_size_nm: float | None, path: Path) -> None:
+    """Write label images of objects, a page a frame, as `write_label_image` writes those of loops.
+
+    Parameters
+    ----------
+    frames : sequence of ndarray of int, shape (height, width)
+    pixel_size_nm : float or None
+    path : Path
+    """
+    largest = max(int(frame.max(initial=0)) for frame in frames)
+    dtype = np.dtype(np.uint16 if largest < 2**16 else np.uint32)
+    write_pages([InstancePage(frame, dtype) for frame in frames], dtype, pixel_size_nm, path)
 
 
 def _inside(ellipse: np.ndarray, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:

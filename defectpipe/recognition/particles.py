@@ -49,9 +49,9 @@ def cut_view(pixels: np.ndarray, instances: np.ndarray, number: int, side_px: fl
     -------
     View
     """
-    y, x = np.nonzero(instances == number)
+    box = _box(instances, number)
     side = side_px if side_px is not None else side_of(instances, number)
-    centre = np.array([0.5 * (x.min() + x.max()), 0.5 * (y.min() + y.max())])
+    centre = np.array([0.5 * (box[axis].start + box[axis].stop - 1) for axis in (1, 0)])
     scale = side / VIEW_PX
     sigma = 0.4 * np.sqrt(scale**2 - 1) if scale > 1 else 0.0
     # only what the view can depend on: fields are large, and objects many
@@ -78,5 +78,10 @@ def cut_view(pixels: np.ndarray, instances: np.ndarray, number: int, side_px: fl
 
 def side_of(instances: np.ndarray, number: int) -> float:
     """Side of the square that an object fills as those of the training do, in px of the field."""
-    y, x = np.nonzero(instances == number)
-    return float(max(np.ptp(x), np.ptp(y)) + 1) / _SHARE
+    return max(one.stop - one.start for one in _box(instances, number)) / _SHARE
+
+
+def _box(instances: np.ndarray, number: int) -> tuple[slice, slice]:
+    """Rows and columns that an object lies in."""
+    rows, columns = (np.flatnonzero((instances == number).any(axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

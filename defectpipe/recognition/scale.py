@@ -145,10 +145,9 @@ def first_size(pixels: np.ndarray) -> float | None:
     if float(np.ptp(small)) <= 0:
         return None
     parts, _ = ndimage.label(small > threshold_otsu(small))
-    areas = np.bincount(parts.ravel())[1:]
-    sides = np.array([max(one.stop - one.start for one in box) for box in ndimage.find_objects(parts)], float)
+    areas, sides, whole = np.bincount(parts.ravel())[1:], sizes_of(parts), whole_objects(parts)
     # dust and noise
-    kept = areas >= max(9, 0.01 * areas.max(initial=0))
+    kept = whole & (areas >= max(9, 0.01 * areas[whole].max(initial=0)))
     if not kept.any():
         return None
     return factor * weighted_median(sides[kept], sides[kept])
@@ -167,15 +166,29 @@ def sizes_of(instances: np.ndarray) -> np.ndarray:
     return np.array([0 if box is None else max(one.stop - one.start for one in box) for box in boxes], float)
 
 
+def whole_objects(instances: np.ndarray) -> np.ndarray:
+    """Which objects the border does not cut, bool (objects,): the size of the others is not known. All, if it cuts all."""
+    whole = np.array(
+        [
+            box is not None and all(0 < one.start and one.stop < side for one, side in zip(box, shape, strict=True))
+            for shape in (instances.shape,)
+            for box in ndimage.find_objects(instances)
+        ],
+        bool,
+    )
+    return whole if whole.any() else np.ones(len(whole), bool)
+
+
 def sureness(maps: np.ndarray, instances: np.ndarray) -> float:
     """How sure the outlines are and how many of the objects have a known size, 0 to 1; 0 without objects.
 
-    The mean of |2p − 1| over each object and the pixels around it, by the area of those within `KNOWN_PX`.
+    The mean of |2p − 1| over each object and the pixels around it, of those within `KNOWN_PX`, weighted by area;
+    objects that the border cuts do not count unless it cuts all.
     """
     sizes = sizes_of(instances)
     if not sizes.size:
         return 0.0
-    areas = np.bincount(instances.ravel(), minlength=len(sizes) + 1)[1:]
+    areas = np.bincount(instances.ravel(), minlength=len(sizes) + 1)[1:] * whole_objects(instances)
     around = ndimage.grey_dilation(instances, size=(7, 7))
     certain = abs(2 * maps[..., OUTLINE] - 1)
     each = ndimage.mean(certain, around, np.arange(1, len(sizes) + 1))
@@ -202,7 +215,7 @@ def working_field(pixels: np.ndarray, maps_of: Callable[[np.ndarray], np.ndarray
     tried: list[ScaledField] = []
     while len(tried) < _MOST_TRIES and all(abs(np.log(factor / one.factor)) > 0.2 for one in tried):
         tried.append(at_scale(pixels, factor, maps_of))
-        sizes = sizes_of(tried[-1].instances)
+        sizes = sizes_of(tried[-1].instances)[whole_objects(tried[-1].instances)]
         if sizes.size:
             middle = weighted_median(sizes, sizes)
             if KNOWN_PX[0] <= middle <= KNOWN_PX[1]:
