@@ -167,15 +167,12 @@ def sizes_of(instances: np.ndarray) -> np.ndarray:
 
 
 def whole_objects(instances: np.ndarray) -> np.ndarray:
-    """Which objects the border does not cut, bool (objects,): the size of the others is not known. All, if it cuts all."""
-    whole = np.array(
-        [
-            box is not None and all(0 < one.start and one.stop < side for one, side in zip(box, shape, strict=True))
-            for shape in (instances.shape,)
-            for box in ndimage.find_objects(instances)
-        ],
-        bool,
-    )
+    """Which objects the border does not cut, bool (objects,): of the others no size is known. All, if it cuts all."""
+    height, width = instances.shape
+    whole = np.zeros(int(instances.max(initial=0)), bool)
+    for i, box in enumerate(ndimage.find_objects(instances)):
+        if box is not None:
+            whole[i] = box[0].start > 0 and box[1].start > 0 and box[0].stop < height and box[1].stop < width
     return whole if whole.any() else np.ones(len(whole), bool)
 
 
