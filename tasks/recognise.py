@@ -35,7 +35,7 @@ _MOST_LINES = 6
 
 
 class RecogniseObjects(FolderTask):
-    """The objects of dark-field images: outlined, measured in nm, named, with warnings where that is not to be trusted."""
+    """The objects of dark-field images: outlined, measured in nm, named; with what of it is not to be trusted."""
 
     model = luigi.Parameter(default="", description=f"name or path of a model of solids; default: {SOLID_MODEL}")
     views = luigi.ChoiceParameter(

@@ -11,8 +11,10 @@ from defectpipe.recognition.frames import field_of, instances_in_frame, table_in
 from defectpipe.recognition.suitability import (
     NO_PIXEL_SIZE,
     is_inverted,
+    is_noise,
     look_at_field,
     object_warnings,
+    period_of,
     saturated,
     stand_out,
 )
@@ -44,6 +46,25 @@ def test_what_is_no_dark_field_picture_is_refused_and_what_is_missing_is_said():
     assert saturated(clipped).sum() > 100
     assert "saturated" in look_at_field(clipped, 1.0).warnings[0]
     assert not saturated(discs()).any()
+
+
+def test_noise_stripes_and_lattices_hold_no_objects():
+    rng = np.random.default_rng(5)
+    noise = rng.normal(100, 20, (180, 230))
+    assert is_noise(noise)
+    assert is_noise(noise + rng.normal(0, 60, (1, 230)) + rng.normal(0, 60, (180, 1))), "rows and columns"
+    assert "noise" in look_at_field(noise, 1.0).refusal
+    assert not is_noise(discs(noise=100.0)), "contrast of one standard deviation"
+    assert period_of(discs()) is None
+    assert period_of(noise) is None
+    y, x = np.mgrid[:180, :230]
+    lattice = noise + 40 * np.cos(2 * np.pi * x / 9) * np.cos(2 * np.pi * y / 12)
+    assert period_of(lattice) == pytest.approx(1 / np.hypot(1 / 9, 1 / 12), rel=0.05)
+    assert "lattice" in look_at_field(lattice, 0.02).refusal
+    assert "lattice" in look_at_field(lattice).refusal
+    coarse = noise[:, :180] + 90 * np.cos(2 * np.pi * x[:, :180] / 21) * np.cos(2 * np.pi * y[:, :180] / 20)
+    assert look_at_field(coarse, 3.0).refusal == ""
+    assert "regular pattern" in look_at_field(coarse, 3.0).warnings[0]
 
 
 def test_what_does_not_stand_out_bright_is_told_from_what_does():

@@ -33,7 +33,7 @@ from tasks.recognise import RecogniseObjects
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
 LAYOUT = Layout(("cube", "sphere"), ("deformed", "dents"), ("any.volume_diameter_nm", "cube.edge_nm"))
-GROUND, SLOPE = 20.0, 4.0
+GROUND, SLOPE = 20.0, 3.0
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +67,12 @@ def thresholded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SolidModel, "maps", maps)
 
 
-def balls(*circles: tuple[int, int, int], shape: tuple[int, int] = (120, 180)) -> np.ndarray:
+def balls(*circles: tuple[int, int, int], shape: tuple[int, int] = (150, 210)) -> np.ndarray:
     """Bright balls (x, y, radius) with a little noise."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     thickness = sum(2 * np.sqrt(np.maximum(r**2 - (x - cx) ** 2 - (y - cy) ** 2, 0)) for cx, cy, r in circles)
     noise = np.random.default_rng(len(circles)).normal(0, 1.0, shape)
-    return np.clip(GROUND + SLOPE / 2 * thickness + noise, 0, 255).astype(np.uint8)
+    return np.clip(GROUND + SLOPE * thickness + noise, 0, 255).astype(np.uint8)
 
 
 def write(path: Path, pixels: np.ndarray, nm: float | None = 0.5) -> None:
@@ -91,7 +91,7 @@ def recognise(source: Path, model: Path, **parameters: str) -> tuple[LuigiStatus
 
 def test_a_folder_has_its_objects_with_units_and_one_bad_file_does_not_stop_it(tmp_path, model, capsys):
     source = tmp_path / "in"
-    write(source / "two.tif", balls((50, 50, 20), (130, 70, 26)))
+    write(source / "two.tif", balls((50, 55, 29), (140, 80, 31)))
     write(source / "sub" / "no size.tif", balls((60, 50, 24)), nm=None)
     write(source / "inverted.tif", 255 - balls((60, 50, 24)))
     write(source / "cut.tif", balls((5, 60, 24)))
@@ -105,10 +105,10 @@ def test_a_folder_has_its_objects_with_units_and_one_bad_file_does_not_stop_it(t
     assert all(name.endswith(("_px", "_px2", "_px3", "_nm", "_nm2", "_nm3", "_deg")) for name in objects.columns[8:25])
     assert objects["image"].tolist() == ["cut.tif", "sub/no size.tif", "two.tif", "two.tif"]
     both = objects[objects["image"] == "two.tif"]
-    assert both["length_nm"].to_numpy() == pytest.approx([20, 26], rel=0.08)
-    assert both["x_px"].to_numpy() == pytest.approx([50, 130], abs=1)
-    assert both["max_thickness_nm"].to_numpy() == pytest.approx([20, 26], rel=0.08)
-    assert (both["volume_nm3"] / (4 / 3 * np.pi * np.array([10, 13]) ** 3)).to_numpy() == pytest.approx(1, rel=0.1)
+    assert both["length_nm"].to_numpy() == pytest.approx([29, 31], rel=0.08)
+    assert both["x_px"].to_numpy() == pytest.approx([50, 140], abs=1)
+    assert both["max_thickness_nm"].to_numpy() == pytest.approx([29, 31], rel=0.08)
+    assert (both["volume_nm3"] / (4 / 3 * np.pi * np.array([14.5, 15.5]) ** 3)).to_numpy() == pytest.approx(1, rel=0.1)
     assert (both["n_views"] == 1).all()
     assert both["class"].isin(LAYOUT.classes).all()
     assert (both["second_class"] != both["class"]).all()
@@ -140,10 +140,10 @@ def test_a_folder_has_its_objects_with_units_and_one_bad_file_does_not_stop_it(t
         labels = file.asarray()
         assert file.imagej_metadata["unit"] == "nm"
         assert file.pages[0].tags["XResolution"].value[0] / file.pages[0].tags["XResolution"].value[1] == 2
-    assert labels.shape == (120, 180)
+    assert labels.shape == (150, 210)
     assert set(np.unique(labels)) == {0, 1, 2}
-    assert labels[50, 50] == 1
-    assert labels[70, 130] == 2
+    assert labels[55, 50] == 1
+    assert labels[80, 140] == 2
     assert sorted(p.name for p in (output / "overlays").glob("*.jpg")) == [
         *("cut.tif.jpg", "flat.tif.jpg", "inverted.tif.jpg", "two.tif.jpg")
     ]
@@ -162,7 +162,7 @@ def test_a_folder_has_its_objects_with_units_and_one_bad_file_does_not_stop_it(t
     assert not (output / "overlays" / "cut.tif.jpg").exists()
     assert not (output / "label_images" / "cut.tif.tif").exists()
     with Catalogue.open(catalogue) as opened:
-        found = opened.search(of="objects", where={"volume_nm3": (3000, 6000)})
+        found = opened.search(of="objects", where={"volume_nm3": (12_000, 14_000)})
         assert found["image"].tolist() == ["two.tif"]
         assert found["kind"].tolist() == ["solids"]
         assert opened.count(of="objects") == 4
@@ -172,7 +172,7 @@ def test_a_folder_has_its_objects_with_units_and_one_bad_file_does_not_stop_it(t
 def test_the_frames_of_a_stack_or_the_files_of_a_folder_are_views_of_one_object(tmp_path, model):
     source = tmp_path / "in"
     views = [balls((60 + 8 * i, 50, 20 + i)) for i in range(3)]
-    write(source / "stack.tif", np.stack([*views, np.full_like(views[0], 20)]))
+    write(source / "stack.tif", np.stack([*views, balls((-99, -99, 1))]))
     for i in range(3):
         write(source / "files" / f"{i}.tif", views[i])
     status, output = recognise(source, model, views="series")
@@ -189,7 +189,7 @@ def test_the_frames_of_a_stack_or_the_files_of_a_folder_are_views_of_one_object(
     assert "no object found in 1 of 4 pictures" in images["reason"][images["image"] == "stack.tif"].iloc[0]
     assert json.loads((output / "summary.json").read_text(encoding="utf-8"))["series"] == ["files/", "stack.tif"]
     with tifffile.TiffFile(output / "label_images" / "stack.tif.tif") as file:
-        assert file.asarray().shape == (4, 120, 180)
+        assert file.asarray().shape == (4, 150, 210)
     assert len(list((output / "overlays").glob("stack.tif.*.jpg"))) == 4
 
     # each by itself where nobody says that they belong together

@@ -183,6 +183,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         rows = [[restored_text(cell) for cell in row] for row in csv.reader(file)]
     header, body = rows[0], rows[1:]
     known = _IMAGE_TYPES | _LOOP_TYPES | _LABEL_TYPES
+    if "object_id" in header:  # its width is an object's, not the picture's
+        known |= _OBJECT_TYPES
     return pd.DataFrame({name: _column([row[i] for row in body], known.get(name)) for i, name in enumerate(header)})
 
 

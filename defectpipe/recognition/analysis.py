@@ -13,7 +13,7 @@ from defectpipe.recognition.measures import COLUMNS as MEASURES
 from defectpipe.recognition.measures import measure
 from defectpipe.recognition.model import SolidModel
 from defectpipe.recognition.particles import cut_view, side_of
-from defectpipe.recognition.scale import instances_at, table_at, working_field
+from defectpipe.recognition.scale import LARGEST_PX, instances_at, sizes_of, table_at, working_field
 from defectpipe.recognition.separation import separate
 from defectpipe.recognition.suitability import (
     TRAINED_THICKNESS_NM,
@@ -117,16 +117,18 @@ def recognise_micrograph(
         table = finished(empty.table, empty.verdicts, np.empty(0), 1.0, model)
         return RecognisedField(table, nothing, empty.maps, (), (*facts.warnings, f"not analysed: {facts.refusal}"))
     field = working_field(pixels, model.maps)
-    found = keep_objects(field.instances, stand_out(field.pixels, field.instances, field.factor))
-    n_left_out = int(field.instances.max(initial=0) - found.max(initial=0))
+    bright = stand_out(field.pixels, field.instances, field.factor)
+    possible = sizes_of(field.instances) <= LARGEST_PX
+    found = keep_objects(field.instances, bright & possible)
     size = None if pixel_size_nm is None else pixel_size_nm * field.factor
     seen = _recognise(field.pixels, field.maps, found, model, size)
     instances = instances_at(found, field.factor, (pixels.shape[0], pixels.shape[1]))
     shares = shares_of(saturated(pixels), instances, len(seen.table))
     table = finished(table_at(seen.table, field.factor), seen.verdicts, shares, field.factor, model)
     warnings = list(facts.warnings)
-    if n_left_out:
-        warnings.append(f"{n_left_out} outline{'s' * (n_left_out != 1)} left out that do not stand out bright")
+    for n, why in ((~bright).sum(), "not bright against what is around"), ((bright & ~possible).sum(), "far too large"):
+        if n:
+            warnings.append(f"{n} outline{'s' * int(n != 1)} left out: {why}")
     if table.empty:
         warnings.append(NO_OBJECT)
     elif not seen.table["is_known"].any():

@@ -22,6 +22,8 @@ from defectpipe.recognition.separation import separate
 # Longest side of an object's box, in px of the working scale: what most objects of the training have, and the middle.
 KNOWN_PX = (30.0, 110.0)
 _WANTED_PX = 60.0
+# Larger than that: a support, a film's edge.
+LARGEST_PX = 2.5 * KNOWN_PX[1]
 # More cannot be got out of a px by interpolation.
 _FINEST = 0.25
 # Beyond it a field takes minutes.

@@ -26,6 +26,10 @@ _DOUBTFUL = 0.5
 # Contrast of an object over the error of its mean.
 _LEAST_SIGNIFICANCE = 5.0
 _NEAR_PX, _FAR_PX = 3, 9
+# A field with objects has tens to thousands times as much structure; simulated empty ones have up to 1.6.
+_NOISE_SIGMAS_PX, _LEAST_STRUCTURE = (3.0, 6.0, 12.0), 2.0
+# Simulated fields have peaks up to 700, atomic columns from 5,000 on.
+_LEAST_PERIODS, _PEAK = 8, 2000.0
 _OTHER_MODALITIES = ("SEM", "FIB")
 
 
@@ -63,7 +67,14 @@ def look_at_field(pixels: np.ndarray, pixel_size_nm: float | None = None, modali
             "what stands out is dark on a bright ground: a bright-field or inverted picture, or a specimen that fills "
             "the field"
         )
+    if is_noise(pixels):
+        return FieldFacts("nothing but noise")
     warnings = [NO_PIXEL_SIZE] if pixel_size_nm is None else []
+    period = period_of(pixels)
+    if period is not None:
+        if pixel_size_nm is None or period < SMALLEST_PX or period * pixel_size_nm < _ATOMIC_NM:
+            return FieldFacts(f"a regular pattern of {period:.3g} px fills it: a lattice or interference, no bodies")
+        warnings.append(f"a regular pattern of {period:.3g} px fills it: a lattice or interference, perhaps no bodies")
     share = float(saturated(pixels).mean())
     if share >= _CEILING_SHARE:
         warnings.append(f"{100 * share:.2g} % of its pixels hold the highest grey value: saturated")
@@ -83,6 +94,49 @@ def is_inverted(pixels: np.ndarray) -> bool:
     # of noise, halves differ by chance; objects lie far outside what the ground spreads over
     ground, dark = small[bright], small[~bright]
     return bool(np.median(ground) - np.median(dark) > 4 * 1.4826 * np.median(abs(ground - np.median(ground))))
+
+
+def is_noise(pixels: np.ndarray) -> bool:
+    """Whether a field holds no more than its pixels' noise, rows and columns of another brightness aside.
+
+    A blur leaves of white noise what its width says; of objects it leaves most.
+    """
+    field = np.asarray(pixels, np.float32)
+    field = field - np.median(field, 1, keepdims=True)
+    field -= np.median(field, 0, keepdims=True)
+    second = np.array([1, -2, 1], np.float32)
+    differences = cv2.sepFilter2D(field, -1, second, second)
+    noise = 1.4826 * float(np.median(abs(differences - np.median(differences)))) / 6
+    for sigma in _NOISE_SIGMAS_PX:
+        left = float(cv2.GaussianBlur(field, (0, 0), sigma).std())
+        if left > _LEAST_STRUCTURE * noise / (2 * sigma * np.sqrt(np.pi)):
+            return False
+    return True
+
+
+def period_of(pixels: np.ndarray) -> float | None:
+    """Period (px) of a regular pattern in the middle of a field, as of a lattice; None: there is none.
+
+    A peak in the power spectrum, of at least 8 periods, far above the median of its spatial frequency. Rows and columns
+    are left out: a scan's lines have them.
+    """
+    side = min(*pixels.shape, 512)
+    top, left = ((whole - side) // 2 for whole in pixels.shape)
+    part = np.asarray(pixels[top : top + side, left : left + side], float)
+    window = np.hanning(side)
+    power = abs(np.fft.fft2((part - part.mean()) * window[:, None] * window)) ** 2
+    axis = np.fft.fftfreq(side) * side
+    distance = np.hypot(axis[:, None], axis)
+    ring = np.rint(distance).astype(int)
+    use = (ring >= _LEAST_PERIODS) & (ring < side // 2) & (abs(axis) > 1.5)[:, None] & (abs(axis) > 1.5)
+    if not use.any():
+        return None
+    typical = np.ones(ring.max() + 1)
+    for radius in np.unique(ring[use]):
+        typical[radius] = max(float(np.median(power[use & (ring == radius)])), 1e-30)
+    peak = np.where(use, power / typical[ring], 0)
+    highest = np.unravel_index(int(peak.argmax()), peak.shape)
+    return float(side / distance[highest]) if peak[highest] > _PEAK else None
 
 
 def saturated(pixels: np.ndarray) -> np.ndarray:
