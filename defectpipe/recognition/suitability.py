@@ -67,14 +67,14 @@ def look_at_field(pixels: np.ndarray, pixel_size_nm: float | None = None, modali
             "what stands out is dark on a bright ground: a bright-field or inverted picture, or a specimen that fills "
             "the field"
         )
-    if is_noise(pixels):
-        return FieldFacts("nothing but noise")
     warnings = [NO_PIXEL_SIZE] if pixel_size_nm is None else []
     period = period_of(pixels)
     if period is not None:
         if pixel_size_nm is None or period < SMALLEST_PX or period * pixel_size_nm < _ATOMIC_NM:
             return FieldFacts(f"a regular pattern of {period:.3g} px fills it: a lattice or interference, no bodies")
         warnings.append(f"a regular pattern of {period:.3g} px fills it: a lattice or interference, perhaps no bodies")
+    elif is_noise(pixels):
+        return FieldFacts("nothing but noise")
     share = float(saturated(pixels).mean())
     if share >= _CEILING_SHARE:
         warnings.append(f"{100 * share:.2g} % of its pixels hold the highest grey value: saturated")
