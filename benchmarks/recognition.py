@@ -22,6 +22,7 @@ from recognition_train import (
     RUN,
     answer,
     figures_of,
+    fused_logits,
     load_fusion,
     load_image,
     load_pixelwise,
@@ -32,9 +33,8 @@ from defectpipe.errors import ModelError, SettingsError
 from defectpipe.io.tables import write_json
 from defectpipe.networks.training import use_threads
 from defectpipe.recognition.backbones import BACKBONES, features_of, load_backbone
-from defectpipe.recognition.calibration import log_softmax
-from defectpipe.recognition.fusion import pad_views
-from defectpipe.recognition.image import drawn
+from defectpipe.recognition.fusion import split_fused
+from defectpipe.recognition.image import drawn, fit_image_classifier
 from defectpipe.recognition.last_layer import fit_last_layer
 from defectpipe.recognition.pixelwise import maps_of
 from defectpipe.recognition.recogniser import Layout
@@ -42,7 +42,7 @@ from defectpipe.recognition.training import RecogniserRecipe, fit_recogniser
 from defectpipe.recognition.views import standardise, turned
 from defectpipe.training.pixelwise_figures import several_figures, single_figures
 from defectpipe.training.recognition_data import SolidImages, read_images
-from defectpipe.training.recognition_figures import VIEWS_REPORTED, accuracy_of_views, shares_right
+from defectpipe.training.recognition_figures import VIEWS_REPORTED, accuracy_of_views, deformed_of_views, shares_right
 from defectpipe.training.recognition_model import trunk_of
 from defectpipe.training.recognition_targets import targets_of
 
@@ -50,7 +50,7 @@ RESULTS = Path(__file__).parent / "results" / "recognition.json"
 N_PICTURES = (25, 100, 1_000, 4_000)
 N_REPEATS = 5
 # Steps of a training from scratch on so many pictures: enough for its loss on them to vanish.
-_SCRATCH_STEPS = {25: 300, 100: 400, 1_000: 1_000, 4_000: 2_000}
+_SCRATCH_STEPS = {25: 200, 100: 300, 1_000: 800, 4_000: 1_500}
 _FEW = 2_000
 
 
@@ -66,7 +66,7 @@ def recogniser_section(n_scenes: int | None) -> dict[str, Any]:
         answers = answer(network, images)
         made[name] = figures_of(answers, images, layout, temperatures)
         if (CACHE / "fusion" / RUN).exists():
-            made[name]["views_learned_fusion"] = _fused(answers, images, layout)
+            made[name]["learned_fusion"] = _fused(answers, images, layout)
     return made
 
 
@@ -75,11 +75,16 @@ def _fused(answers: np.ndarray, images: SolidImages, layout: Layout) -> dict:
     temperatures = {int(n): t for n, t in run["temperatures"].items()}
 
     def fuse(rows: np.ndarray, temperature: float) -> np.ndarray:
-        logits = np.asarray(fusion.predict_on_batch(list(pad_views(rows, layout).values())))
-        return np.exp(log_softmax(logits / temperature))
+        return split_fused(fused_logits(fusion, rows, layout), layout, temperature)[0]
 
-    label = targets_of(images, layout)["label"][:: images.n_views]
-    return accuracy_of_views(answers, label, temperatures, fuse, VIEWS_REPORTED)
+    def deformed(rows: np.ndarray) -> np.ndarray:
+        return split_fused(fused_logits(fusion, rows, layout), layout)[1][:, 0]
+
+    targets = {name: values[:: images.n_views] for name, values in targets_of(images, layout).items()}
+    return {
+        "classes": accuracy_of_views(answers, targets["label"], temperatures, fuse, VIEWS_REPORTED),
+        "deformed": deformed_of_views(answers, targets["deformations"][:, 0] > 0, deformed),
+    }
 
 
 def transfer_section(n_scenes: int | None, imagenet: bool) -> dict[str, Any]:
@@ -186,7 +191,26 @@ def image_section(n_scenes: int | None) -> dict[str, Any]:
         "views": accuracy_of_views(logits.reshape(len(label), images.n_views, -1), label),
         "per_class": shares_right(right, [(name, truth == i) for i, name in enumerate(layout.classes)]),
     }
-    return figures | {"tlic_of_random_backbone": _known_classes(images)}
+    return figures | {"tlic_of_random_backbone": _known_classes(images), "unseen_classes": _image_of_unseen(n_scenes)}
+
+
+def _image_of_unseen(n_scenes: int | None) -> dict[int, dict[str, float]]:
+    """The image classifier of the unseen classes, on the same pictures as the transfer-learnt one."""
+    pool, test = _read("unseen-train", n_scenes), _read("unseen-test", n_scenes)
+    if pool is None or test is None:
+        return {}
+    pixelwise = load_pixelwise().predict_on_batch
+    maps, place, figures = drawn(pixelwise, pool.pixels), Layout(pool.classes, (), ()).slices["classes"], {}
+    seen = [drawn(pixelwise, turned(test.pixels, way)).astype(np.float32) for way in range(8)]
+    for n, draws in _draws(pool):
+        rows, recipe = draws[0], RecogniserRecipe(n_steps=_SCRATCH_STEPS[n], batch_size=min(64, n))
+        network = fit_image_classifier(maps[rows], pool.class_index[rows], pool.classes, recipe, seed=1)
+        logits = [
+            np.concatenate([network.predict_on_batch(part[i : i + 256])[:, place] for i in range(0, len(part), 256)])
+            for part in seen
+        ]
+        figures[n] = {"accuracy": float((np.mean(logits, 0).argmax(1) == test.class_index).mean()), "n_draws": 1}
+    return figures
 
 
 def _known_classes(test: SolidImages) -> dict[str, float]:

@@ -29,7 +29,7 @@ from defectpipe.recognition.image import drawn, fit_image_classifier
 from defectpipe.recognition.pixelwise import PixelSource, PixelwiseRecipe, build_pixelwise, fit_pixelwise
 from defectpipe.recognition.recogniser import Layout, build_recogniser
 from defectpipe.recognition.training import RecogniserRecipe, fit_recogniser
-from defectpipe.recognition.views import standardise
+from defectpipe.recognition.views import answer_all_ways
 from defectpipe.training.recognition_data import COLUMNS, SolidImages, read_images
 from defectpipe.training.recognition_figures import recogniser_figures
 from defectpipe.training.recognition_sets import VIEW_PX
@@ -38,7 +38,6 @@ from defectpipe.training.recognition_targets import layout_of, targets_of
 CACHE = Path(os.environ.get("RECOGNITION_CACHE", Path(__file__).parent / "recognition-cache"))
 WEIGHTS, RUN = "network.weights.h5", "run.json"
 SEED = 1
-_BATCH = 256
 
 
 def train_recogniser(n_objects: int | None, n_steps: int | None) -> None:
@@ -82,14 +81,16 @@ def train_fusion(n_objects: int | None, n_steps: int | None) -> None:
     images = read_images("views-fusion", DATA, n_objects, maps=False)
     answers = answer(network, images)
     recipe = _recipe(FusionRecipe(), n_steps)
-    label = targets_of(images, layout)["label"][:: images.n_views]
+    targets = {name: values[:: images.n_views] for name, values in targets_of(images, layout).items()}
     start, tell = _clock("fusion", recipe.n_steps)
-    fusion = fit_fusion(answers, label, layout, recipe, SEED, folder / "checkpoint.npz", tell)
+    fusion = fit_fusion(
+        answers, targets["label"], targets["deformations"], layout, recipe, SEED, folder / "checkpoint.npz", tell
+    )
     save_weights(fusion, folder / WEIGHTS)
     held = read_images("views-validation", DATA, maps=False)
     truth, seen = targets_of(held, layout)["label"][:: held.n_views], answer(network, held)
     temperatures = {
-        n: fit_temperature(np.asarray(fusion(list(pad_views(seen[:, :n], layout).values()))), truth)
+        n: fit_temperature(fused_logits(fusion, seen[:, :n], layout)[:, : len(layout.classes)], truth)
         for n in range(1, held.n_views + 1)
     }
     seconds = round(time.process_time() - start)
@@ -155,6 +156,11 @@ def load_fusion(layout: Layout) -> tuple[Any, dict]:
     return _with_weights(build_fusion(layout), "fusion"), json.loads((CACHE / "fusion" / RUN).read_text())
 
 
+def fused_logits(fusion: Any, answers: np.ndarray, layout: Layout) -> np.ndarray:
+    """The fusion's output for rows (objects, views, n)."""
+    return np.asarray(fusion.predict_on_batch(list(pad_views(answers, layout).values())))
+
+
 def load_pixelwise() -> Any:
     """The trained pixel-wise network."""
     return _with_weights(build_pixelwise(), "pixelwise")
@@ -169,8 +175,8 @@ def load_image() -> tuple[Layout, Any, dict]:
 
 def answer(network: Any, images: SolidImages) -> np.ndarray:
     """A recogniser's rows, shape (objects, views, n)."""
-    rows = [network.predict_on_batch(standardise(images.pixels[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
-    return np.concatenate(rows).reshape(len(images) // images.n_views, images.n_views, -1)
+    rows = answer_all_ways(network.predict_on_batch, images.pixels, network.output_shape[-1])
+    return rows.reshape(len(images) // images.n_views, images.n_views, -1)
 
 
 def figures_of(answers: np.ndarray, images: SolidImages, layout: Layout, temperatures: dict[int, float]) -> dict:

@@ -2,8 +2,8 @@
 
 A small network on what the recogniser says of each view, whatever their order and number (Zaheer et al., "Deep sets",
 2017; Ilse et al., "Attention-based deep multiple instance learning", 2018). It starts as the baseline, the sum of
-log-probabilities, and learns a weight for each view and a correction from the views' features together. TensorFlow is
-imported when called.
+log-probabilities (of the deformations: the mean of their logits), and learns a weight for each view and corrections
+from the views' features together. TensorFlow is imported when called.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 
 from defectpipe.networks.training import fit
 from defectpipe.recognition.calibration import log_softmax
-from defectpipe.recognition.recogniser import Layout
+from defectpipe.recognition.recogniser import Layout, deformation_loss
 
 if TYPE_CHECKING:
     import keras
@@ -55,8 +56,8 @@ def pad_views(answers: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of ndarray of float32
-        ``features`` (objects, 8, n), ``evidence`` (objects, 8, classes; log-probabilities), ``present``
-        (objects, 8, 1): 1 of a view, 0 of none.
+        ``features`` (objects, 8, n), ``evidence`` (objects, 8, classes; log-probabilities), ``deformations``
+        (objects, 8, k; logits), ``present`` (objects, 8, 1): 1 of a view, 0 of none.
     """
     n_objects, n_views = answers.shape[:2]
     place = layout.slices
@@ -69,20 +70,23 @@ def pad_views(answers: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
     return {
         "features": padded(answers[..., place["features"]]),
         "evidence": padded(log_softmax(answers[..., place["classes"]])),
+        "deformations": padded(answers[..., place["deformations"]]),
         "present": padded(np.ones((n_objects, n_views, 1))),
     }
 
 
 def build_fusion(layout: Layout, dropout: float = 0.2) -> keras.Model:
-    """From `pad_views` to the logits of the classes, (n, classes); untrained it gives the summed log-probabilities."""
+    """From `pad_views` to the logits of classes and deformations, (n, classes + k); untrained it is the baseline."""
     import keras
     from keras import layers, ops
 
-    n = len(layout.classes)
+    n, k = len(layout.classes), len(layout.deformations)
     features = layers.Input((MAX_VIEWS, layout.n_features), name="features")
     evidence = layers.Input((MAX_VIEWS, n), name="evidence")
+    deformations = layers.Input((MAX_VIEWS, k), name="deformations")
     present = layers.Input((MAX_VIEWS, 1), name="present")
-    x = layers.Concatenate()([layers.BatchNormalization(momentum=0.98)(features), layers.Rescaling(0.1)(evidence)])
+    known = layers.Rescaling(0.1)(layers.Concatenate()([evidence, deformations]))
+    x = layers.Concatenate()([layers.BatchNormalization(momentum=0.98)(features), known])
     x = layers.Dropout(dropout)(layers.Dense(_WIDTH, activation="relu")(x))
     # 1 of every view at first
     weight = layers.Dense(1, activation="softplus", kernel_initializer="zeros", bias_initializer=_inverse_softplus_one)(
@@ -90,17 +94,28 @@ def build_fusion(layout: Layout, dropout: float = 0.2) -> keras.Model:
     )
     counted = layers.Multiply()([weight, present])
     total = ops.sum(layers.Multiply()([evidence, counted]), axis=1)
-    mean = ops.sum(layers.Multiply()([x, present]), axis=1) / ops.sum(present, axis=1)
+    n_present = ops.sum(present, axis=1)
+    evenly = ops.sum(layers.Multiply()([deformations, present]), axis=1) / n_present
+    mean = ops.sum(layers.Multiply()([x, present]), axis=1) / n_present
     most = ops.max(layers.Multiply()([x, present]), axis=1)
-    together = layers.Concatenate()([mean, most, ops.sum(present, axis=1) / MAX_VIEWS])
-    correction = layers.Dense(_WIDTH, activation="relu")(together)
-    correction = layers.Dense(n, kernel_initializer="zeros")(layers.Dropout(dropout)(correction))
-    return keras.Model([features, evidence, present], layers.Add()([total, correction]), name="fusion")
+    together = layers.Concatenate()([mean, most, n_present / MAX_VIEWS])
+    correction = layers.Dropout(dropout)(layers.Dense(_WIDTH, activation="relu")(together))
+    correction = layers.Dense(n + k, kernel_initializer="zeros")(correction)
+    fused = layers.Add()([layers.Concatenate()([total, evenly]), correction])
+    return keras.Model([features, evidence, deformations, present], fused, name="fusion")
+
+
+def split_fused(fused: np.ndarray, layout: Layout, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of the classes (n, classes) and of each deformation (n, k) from the fusion's output."""
+    n = len(layout.classes)
+    logits = np.asarray(fused, float)
+    return np.exp(log_softmax(logits[:, :n] / temperature)), expit(logits[:, n:])
 
 
 def fit_fusion(
     answers: np.ndarray,
     label: np.ndarray,
+    deformations: np.ndarray,
     layout: Layout,
     recipe: FusionRecipe,
     seed: int,
@@ -113,6 +128,8 @@ def fit_fusion(
     ----------
     answers : ndarray, shape (objects, views, layout.n_answers)
     label : ndarray of int, shape (objects,)
+    deformations : ndarray, shape (objects, k)
+        1 where an object is deformed so, else 0.
     layout : Layout
     recipe : FusionRecipe
     seed : int
@@ -124,12 +141,13 @@ def fit_fusion(
 
     keras.utils.set_random_seed(seed)
     network = build_fusion(layout, recipe.dropout)
-    batches = _Groups(
-        pad_views(answers, layout), np.asarray(label, np.int32), answers.shape[1], recipe.batch_size, seed
-    )
+    truth = (np.asarray(label, np.int32), np.asarray(deformations, np.float32))
+    batches = _Groups(pad_views(answers, layout), truth, answers.shape[1], recipe.batch_size, seed)
+    n = len(layout.classes)
 
     def loss(truth: Any, logits: Any) -> Any:
-        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(truth, logits))
+        of_class = tf.nn.sparse_softmax_cross_entropy_with_logits(truth[0], logits[:, :n])
+        return tf.reduce_mean(of_class) + deformation_loss(truth[1], logits[:, n:])
 
     fit(
         network,
@@ -147,22 +165,22 @@ def fit_fusion(
 class _Groups:
     """Random objects with a random choice of their views; a batch depends on seed and step alone."""
 
-    def __init__(self, inputs: dict[str, np.ndarray], label: np.ndarray, n_views: int, size: int, seed: int) -> None:
-        self._inputs, self._label, self._n_views, self._size, self._seed = inputs, label, n_views, size, seed
+    def __init__(
+        self, inputs: dict[str, np.ndarray], truth: tuple[np.ndarray, ...], n_views: int, size: int, seed: int
+    ) -> None:
+        self._inputs, self._truth, self._n_views, self._size, self._seed = inputs, truth, n_views, size, seed
         self._step = 0
 
-    def skip_to(self, step: int) -> None:
-        self._step = step
-
-    def next(self) -> tuple[list[np.ndarray], np.ndarray]:
+    def next(self) -> tuple[list[np.ndarray], tuple[np.ndarray, ...]]:
         rng = np.random.default_rng((self._seed, self._step))
         self._step += 1
-        rows = rng.integers(len(self._label), size=self._size)
+        rows = rng.integers(len(self._truth[0]), size=self._size)
         count = rng.integers(1, self._n_views, self._size, endpoint=True)
         luck = rng.random((self._size, MAX_VIEWS))
         luck[:, self._n_views :] = 2.0
         chosen = luck.argsort(1).argsort(1) < count[:, None]
-        return [values[rows] * chosen[..., None] for values in self._inputs.values()], self._label[rows]
+        inputs = [values[rows] * chosen[..., None] for values in self._inputs.values()]
+        return inputs, tuple(values[rows] for values in self._truth)
 
 
 def _inverse_softplus_one(shape: Any, dtype: Any = None) -> Any:

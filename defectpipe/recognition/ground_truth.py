@@ -85,7 +85,7 @@ def judge(
     layout: Layout,
     pixel_size_nm: float | None = None,
     temperature: float = 1.0,
-    probabilities: np.ndarray | None = None,
+    fused: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Verdict:
     """From the answers to all views of one object to what it is.
 
@@ -97,15 +97,16 @@ def judge(
     pixel_size_nm : float, optional
         Of the views; None: unknown.
     temperature : float
-    probabilities : ndarray, shape (classes,), optional
-        Of a learned fusion, instead of the summed logarithms.
+    fused : tuple of ndarray, shapes (classes,) and (deformations,), optional
+        Probabilities of a learned fusion, instead of summed logarithms and mean logits.
     """
     place = layout.slices
     answers = np.asarray(answers, float)
-    if probabilities is None:
-        probabilities = fuse_classes(answers[:, place["classes"]], temperature)
+    probabilities, deformed = fused or (
+        fuse_classes(answers[:, place["classes"]], temperature),
+        fuse_evenly(answers[:, place["deformations"]]),
+    )
     label = layout.classes[int(np.argmax(probabilities))]
-    deformed = fuse_evenly(answers[:, place["deformations"]])
     size = 1.0 if pixel_size_nm is None else pixel_size_nm
     # the median: one view from an unlucky side does not count
     values = np.exp(np.median(answers[:, place["dimensions"]], 0))

@@ -16,13 +16,12 @@ import onnxruntime
 from defectpipe.errors import ModelError
 from defectpipe.model_files import CARD, FolderModel, ModelFolder
 from defectpipe.networks.onnx_check import MAX_ONNX_BYTES, OPERATORS, NetworkShape, check_network
-from defectpipe.recognition.calibration import log_softmax
 from defectpipe.recognition.familiarity import Familiarity
-from defectpipe.recognition.fusion import MAX_VIEWS, pad_views
+from defectpipe.recognition.fusion import MAX_VIEWS, pad_views, split_fused
 from defectpipe.recognition.ground_truth import Verdict, judge
 from defectpipe.recognition.pixelwise import maps_of
 from defectpipe.recognition.recogniser import Layout
-from defectpipe.recognition.views import VIEW_PX, standardise
+from defectpipe.recognition.views import VIEW_PX, answer_all_ways
 
 KIND = "solids"
 RECOGNISER, PIXELWISE, FUSION = "recogniser.onnx", "pixelwise.onnx", "fusion.onnx"
@@ -78,10 +77,7 @@ class SolidModel(FolderModel):
 
     def answers(self, views: np.ndarray) -> np.ndarray:
         """Rows of `layout` (n, n_answers) for views (n, VIEW_PX, VIEW_PX) with grey values in any unit."""
-        rows = [np.empty((0, self.layout.n_answers), np.float32)]
-        for i in range(0, len(views), _BATCH):
-            rows.append(self._run(RECOGNISER, {"view": standardise(views[i : i + _BATCH])}))
-        return np.concatenate(rows)
+        return answer_all_ways(lambda part: self._run(RECOGNISER, {"view": part}), views, self.layout.n_answers)
 
     def judge(self, answers: np.ndarray, pixel_size_nm: float | None = None) -> Verdict:
         """What one object is, from the answers to its views (n, n_answers), by the learned fusion.
@@ -94,12 +90,13 @@ class SolidModel(FolderModel):
             Of the views.
         """
         groups = np.array_split(answers, math.ceil(len(answers) / MAX_VIEWS))
-        probabilities = []
+        fused = []
         for group in groups:
             logits = self._run(FUSION, pad_views(group[None], self.layout))
             temperature = float(self.card["temperatures"][str(len(group))])
-            probabilities.append(np.exp(log_softmax(logits / temperature))[0])
-        return judge(answers, self.layout, pixel_size_nm, probabilities=np.mean(probabilities, 0))
+            fused.append(split_fused(logits, self.layout, temperature))
+        classes, deformations = (np.mean(of, 0)[0] for of in zip(*fused, strict=True))
+        return judge(answers, self.layout, pixel_size_nm, fused=(classes, deformations))
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """Maps (height, width, 3) of a field (height, width), as `pixelwise.maps_of` gives them, tile by tile."""
@@ -164,6 +161,7 @@ class SolidModel(FolderModel):
         fused: dict[str, Sequence[int]] = {
             "features": (MAX_VIEWS, layout.n_features),
             "evidence": (MAX_VIEWS, len(layout.classes)),
+            "deformations": (MAX_VIEWS, len(layout.deformations)),
             "present": (MAX_VIEWS, 1),
         }
         view, tile = (VIEW_PX, VIEW_PX, 1), (TILE_PX, TILE_PX, 1)
@@ -172,7 +170,9 @@ class SolidModel(FolderModel):
             PIXELWISE: NetworkShape(
                 "pixel-wise network", {"picture": tile}, (TILE_PX, TILE_PX, 3), 1, "tiles", _OPERATORS
             ),
-            FUSION: NetworkShape("fusion", fused, len(layout.classes), 1, "answers to views", _OPERATORS),
+            FUSION: NetworkShape(
+                "fusion", fused, len(layout.classes) + len(layout.deformations), 1, "answers to views", _OPERATORS
+            ),
         }
 
 
@@ -193,7 +193,7 @@ def _check_card(card: dict[str, Any], path: Path) -> None:
         or not 0 < layout["n_features"] < 4097
     ):
         raise ModelError(f"{path}: 'layout' does not say what the answers are.")
-    for name, least in (("classes", 2), ("deformations", 0), ("dimensions", 0)):
+    for name, least in (("classes", 2), ("deformations", 1), ("dimensions", 0)):
         values = layout.get(name)
         if not isinstance(values, list) or not least <= len(values) <= 500 or len(set(map(str, values))) != len(values):
             raise ModelError(f"{path}: 'layout.{name}' is no list of names.")

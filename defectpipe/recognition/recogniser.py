@@ -80,16 +80,22 @@ def build_recogniser(layout: Layout, side_px: int, n_channels: int = 1, dropout:
 
     trunk = build_trunk(side_px, n_channels)
     x = layers.Dropout(dropout)(trunk.output)
-    heads = [
-        layers.Dense(n, name=name)(x)
-        for name, n in (
-            ("classes", len(layout.classes)),
-            ("deformations", len(layout.deformations)),
-            ("dimensions", len(layout.dimensions)),
-        )
-        if n
-    ]
+    heads = [layers.Dense(len(layout.classes), name="classes")(x)]
+    if layout.deformations:
+        # what is deformed in one class is the rule in another
+        of_class = layers.Dense(N_FEATURES, activation="relu", name="shape")(x)
+        heads.append(layers.Dense(len(layout.deformations), name="deformations")(of_class))
+    if layout.dimensions:
+        heads.append(layers.Dense(len(layout.dimensions), name="dimensions")(x))
     return keras.Model(trunk.input, layers.Concatenate(name="answers")([trunk.output, *heads]), name="recogniser")
+
+
+def deformation_loss(truth: Any, logits: Any) -> Any:
+    """Cross-entropy of the deformations (n, k), the mean: whether there is any counts as much as which."""
+    import tensorflow as tf
+
+    each = tf.nn.sigmoid_cross_entropy_with_logits(truth, logits)
+    return (tf.reduce_mean(each[:, 0]) + tf.reduce_mean(each)) / 2
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class RecogniserLoss:
     """
 
     layout: Layout
-    deformation_weight: float = 0.5
+    deformation_weight: float = 1.0
     dimension_weight: float = 0.5
 
     def __call__(self, answers: Any, outputs: Any) -> Any:
@@ -112,8 +118,8 @@ class RecogniserLoss:
             tf.nn.sparse_softmax_cross_entropy_with_logits(answers["label"], outputs[:, place["classes"]])
         )
         if self.layout.deformations:
-            each = tf.nn.sigmoid_cross_entropy_with_logits(answers["deformations"], outputs[:, place["deformations"]])
-            loss += self.deformation_weight * tf.reduce_mean(each)
+            each = deformation_loss(answers["deformations"], outputs[:, place["deformations"]])
+            loss += self.deformation_weight * each
         if self.layout.dimensions:
             known = tf.math.is_finite(answers["dimensions"])
             truth = tf.where(known, answers["dimensions"], 0.0)

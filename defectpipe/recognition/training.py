@@ -35,13 +35,13 @@ class RecogniserRecipe:
         Of their losses, beside 1 of the class.
     """
 
-    n_steps: int = 20_000
+    n_steps: int = 12_000
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     dropout: float = 0.2
     noise: float = 0.3
-    deformation_weight: float = 0.5
+    deformation_weight: float = 1.0
     dimension_weight: float = 0.5
 
 

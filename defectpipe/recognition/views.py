@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 VIEW_PX = 64
+_BATCH = 64
 
 
 def standardise(pixels: np.ndarray) -> np.ndarray:
@@ -37,6 +40,29 @@ def turned(pictures: np.ndarray, way: int) -> np.ndarray:
     """
     made = np.rot90(pictures, way % 4, (1, 2))
     return made[:, :, ::-1] if way >= 4 else made
+
+
+def answer_all_ways(network: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, n_answers: int) -> np.ndarray:
+    """What a recogniser says of views, the mean of its answers to all 8 ways in which each can lie.
+
+    Parameters
+    ----------
+    network : callable
+        From standardised pictures (m, side, side, 1), m at most 64, to rows (m, n_answers).
+    pixels : ndarray, shape (n, side, side)
+        Grey values in any unit.
+    n_answers : int
+
+    Returns
+    -------
+    ndarray of float32, shape (n, n_answers)
+    """
+    rows = np.zeros((len(pixels), n_answers), np.float32)
+    for start in range(0, len(pixels), _BATCH):
+        part = standardise(pixels[start : start + _BATCH])
+        for way in range(8):
+            rows[start : start + _BATCH] += np.asarray(network(np.ascontiguousarray(turned(part, way)))) / 8
+    return rows
 
 
 def augment(pixels: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndarray:

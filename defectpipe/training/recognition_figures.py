@@ -11,9 +11,12 @@ import numpy as np
 from defectpipe.recognition.calibration import expected_calibration_error
 from defectpipe.recognition.ground_truth import fuse_classes, fuse_evenly
 from defectpipe.recognition.recogniser import Layout
+from defectpipe.simulation.solids.rays import CLASSES
 
 DOSE_EDGES = (30.0, 60.0, 120.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0)
 VIEWS_REPORTED = (1, 2, 3, 4, 6, 8)
+# A question of ten classes beside that of all: tetrahedra look like pyramids, tubes like helices.
+TEN = tuple(name for name in CLASSES if name not in ("tetrahedron", "tube"))
 
 
 def accuracy_of_views(
@@ -62,6 +65,29 @@ def accuracy_of_views(
     return figures
 
 
+def among(
+    logits: np.ndarray, label: np.ndarray, layout: Layout, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The objects of some classes, and the answers if no other class is possible.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (objects, views, len(layout.classes))
+    label : ndarray of int, shape (objects,)
+    layout : Layout
+    classes : sequence of str
+        Those that the layout lacks are left out.
+
+    Returns
+    -------
+    ndarray, shape (some objects, views, some classes)
+    ndarray of int, shape (some objects,)
+    """
+    places = [i for i, name in enumerate(layout.classes) if name in classes]
+    rows = np.isin(label, places)
+    return logits[rows][..., places], np.searchsorted(places, label[rows])
+
+
 def confusion(given: np.ndarray, truth: np.ndarray, n_classes: int) -> np.ndarray:
     """Numbers by truth (rows) and answer (columns)."""
     made = np.zeros((n_classes, n_classes), int)
@@ -100,8 +126,13 @@ def recogniser_figures(
     logits = answers[..., place["classes"]]
     given = flat[:, place["classes"]].argmax(1)
     right = given == label
+
+    def evenly(rows: np.ndarray) -> np.ndarray:
+        return fuse_evenly(rows[..., place["deformations"]])[:, 0]
+
     return {
         "views": accuracy_of_views(logits, label[::n_views], temperatures),
+        "views_of_ten_classes": accuracy_of_views(*among(logits, label[::n_views], layout, TEN), temperatures),
         "per_class": shares_right(right, [(name, label == i) for i, name in enumerate(layout.classes)]),
         "per_dose": _per(right, columns["dose_per_px"], DOSE_EDGES),
         "per_distortion": _per(right, columns["scan_distortion"], (0.0, 0.0125, 0.025, 0.0375, 0.05)),
@@ -118,7 +149,12 @@ def recogniser_figures(
         ),
         "visible": shares_right(right, [("yes", columns["visible"] > 0), ("no", columns["visible"] == 0)]),
         "confusion": {"classes": list(layout.classes), "rows_are_truth": confusion(given, label, len(layout.classes))},
-        "deformed": _deformed(answers[..., place["deformations"]], deformed[::n_views, 0] > 0),
+        "deformed": deformed_of_views(answers, deformed[::n_views, 0] > 0, evenly),
+        "deformed_per_class": {
+            name: deformed_of_views(answers[of], deformed[::n_views, 0][of] > 0, evenly)
+            for name, of in ((name, label[::n_views] == i) for i, name in enumerate(layout.classes))
+            if of.any()
+        },
         "dimensions": _dimensions(flat[:, place["dimensions"]], targets["dimensions"], n_views, layout),
     }
 
@@ -131,13 +167,24 @@ def _per(right: np.ndarray, values: np.ndarray, edges: Sequence[float]) -> dict[
     return shares_right(right, groups)
 
 
-def _deformed(logits: np.ndarray, truth: np.ndarray) -> dict[int, float]:
-    """Share of objects whose being deformed or not is told rightly, by number of views."""
+def deformed_of_views(
+    rows: np.ndarray, truth: np.ndarray, fuse: Callable[[np.ndarray], np.ndarray]
+) -> dict[int, float]:
+    """Share of objects whose being deformed or not is told rightly, by number of views.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (objects, views, k)
+        What `fuse` takes of each view.
+    truth : ndarray of bool, shape (objects,)
+    fuse : callable
+        From (objects, views, k) to probabilities (objects,).
+    """
     figures = {}
     for n in VIEWS_REPORTED:
-        groups = logits.shape[1] // n
+        groups = rows.shape[1] // n
         if groups:
-            given = np.concatenate([fuse_evenly(logits[:, g * n : (g + 1) * n])[:, 0] for g in range(groups)])
+            given = np.concatenate([fuse(rows[:, g * n : (g + 1) * n]) for g in range(groups)])
             figures[n] = float(((given > 0.5) == np.tile(truth, groups)).mean())
     return figures
 
