@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _IMAGE_COLUMNS = (
 _IMAGE_NUMBERS = ("height_px", "width_px", "pixel_size_nm", "magnification", "tilt_deg", "px_per_working_px")
 _IMAGE_COUNTS = ("n_objects", "n_on_edge", "n_unknown")
 _MOST_LINES = 6
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class RecogniseObjects(FolderTask):
@@ -89,8 +91,8 @@ def closing_lines(summary: dict[str, Any], folder: str) -> list[str]:
     lines.append(f"{summary['n_images']} images: {n} objects{f' ({classes})' if classes else ''}")
     if n:
         lines.append(
-            f"of them {summary['n_unknown']} unlike what the networks were trained on, {summary['n_on_edge']} cut by the "
-            f"border, {summary['n_with_warnings']} with a warning of any kind"
+            f"of them {summary['n_unknown']} unlike what the networks were trained on, {summary['n_on_edge']} cut by "
+            f"the border, {summary['n_with_warnings']} with a warning of any kind"
         )
     said = list(summary["warnings"].items())
     lines += [f"warning, {count} image{'s' * (count != 1)}: {text}" for text, count in said[:_MOST_LINES]]
@@ -141,7 +143,8 @@ def _images(jobs: list[ObjectsJob]) -> tuple[pd.DataFrame, Counter[str]]:
             raise RuntimeError(f"{job.name}: its result is gone.")
         for facts in frames_of(stamp):
             rows.append(facts)
-            warnings.update(facts.get("warnings", ()))
+            # what differs in a number only is of one kind
+            warnings.update(_NUMBER.sub("N", line) for line in facts.get("warnings", ()))
     table = pd.DataFrame(rows, columns=list(_IMAGE_COLUMNS))
     table = table.astype(dict.fromkeys(_IMAGE_NUMBERS, "float64") | dict.fromkeys(_IMAGE_COUNTS, "Int64"))
     for name in ("pixel_size_source", "modality", "series"):

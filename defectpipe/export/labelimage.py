@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -80,22 +79,17 @@ def write_label_image(
     write_pages(pages, dtype, pixel_size_nm, path)
 
 
-@dataclass(frozen=True, eq=False)
 class InstancePage:
-    """A frame whose pixels hold the numbers of its objects, 0 where there is none."""
+    """A frame (height, width) whose pixels hold the numbers of its objects, 0 where there is none."""
 
-    instances: np.ndarray
-    dtype: np.dtype
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in px."""
-        return self.instances.shape[0], self.instances.shape[1]
+    def __init__(self, instances: np.ndarray, dtype: np.dtype) -> None:
+        self.shape = (instances.shape[0], instances.shape[1])
+        self._instances, self._dtype = instances, dtype
 
     def rows(self, first: int, end: int) -> np.ndarray | None:
         """See `io.tiffs.Page.rows`."""
-        part = self.instances[first:end]
-        return part.astype(self.dtype) if part.any() else None
+        part = self._instances[first:end]
+        return part.astype(self._dtype) if part.any() else None
 
 
 def write_instances(frames: Sequence[np.ndarray], pixel_size_nm: float | None, path: Path) -> None:

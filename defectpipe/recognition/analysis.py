@@ -128,11 +128,11 @@ def recognise_micrograph(
     warnings = list(facts.warnings)
     for n, why in ((~bright).sum(), "not bright against what is around"), ((bright & ~possible).sum(), "far too large"):
         if n:
-            warnings.append(f"{n} outline{'s' * int(n != 1)} left out: {why}")
+            warnings.append(f"outlines left out, {why}: {n}")
     if table.empty:
         warnings.append(NO_OBJECT)
-    elif not seen.table["is_known"].any():
-        warnings.append("no object in it is like those that the networks were trained on")
+    elif 2 * seen.n_unknown > len(table):
+        warnings.append(f"most objects are unlike what the networks were trained on: {seen.n_unknown} of {len(table)}")
     return RecognisedField(table, instances, field.maps, seen.verdicts, tuple(warnings), field.factor)
 
 
@@ -208,7 +208,7 @@ def with_verdicts(
     known = model.familiarity
     distance = known.distance(answers[:, model.layout.slices["features"]]) if len(answers) else np.empty(0)
     said = pd.DataFrame([judgement(v) for v in verdicts], columns=list(COLUMNS[len(MEASURES) : -2]))
-    said = said.astype({name: "str" if name.endswith("class") else "float64" for name in said})
+    said = said.astype({name: "str" if str(name).endswith("class") else "float64" for name in said})
     table = pd.concat([table, said], axis=1).assign(familiarity=distance, is_known=distance <= known.limit)
     return table[list(COLUMNS)]
 
@@ -243,7 +243,7 @@ def finished(
     if not set(COLUMNS) <= set(table):
         table = with_verdicts(table, (), np.empty((0, model.layout.n_answers)), model)
     solid = pd.DataFrame([dimensions_of(v) for v in verdicts], dtype="float64")
-    names = [*SOLID_COLUMNS, *(name for name in solid if name not in SOLID_COLUMNS)]
+    names = [*SOLID_COLUMNS, *(name for name in solid if str(name) not in SOLID_COLUMNS)]
     solid = solid.reindex(index=table.index, columns=names).astype("float64")
     thickness = model.card.get("trained_thickness_nm", TRAINED_THICKNESS_NM)
     lines = object_warnings(table, shares, factor, model.familiarity.limit, (float(thickness[0]), float(thickness[1])))

@@ -100,14 +100,11 @@ def instances_at(instances: np.ndarray, factor: float, shape: tuple[int, int]) -
         mask = np.pad((instances[box] == number).astype(np.float32), 1)
         # an object at the working picture's border goes on to the field's
         for axis, (low, high) in enumerate(((top, bottom), (left, right))):
-            edge = [np.s_[:], np.s_[:]]
-            inner = [np.s_[:], np.s_[:]]
+            lines = mask if axis == 0 else mask.T  # a view
             if low < 0:
-                edge[axis], inner[axis] = 0, 1
-                mask[tuple(edge)] = mask[tuple(inner)]
+                lines[0] = lines[1]
             if high > instances.shape[axis]:
-                edge[axis], inner[axis] = -1, -2
-                mask[tuple(edge)] = mask[tuple(inner)]
+                lines[-1] = lines[-2]
         y0, x0 = max(0, int(np.floor(top * factor))), max(0, int(np.floor(left * factor)))
         y1 = min(shape[0], int(np.ceil((bottom + 1) * factor)))
         x1 = min(shape[1], int(np.ceil((right + 1) * factor)))

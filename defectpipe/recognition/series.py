@@ -12,7 +12,6 @@ from defectpipe.recognition.analysis import (
     COLUMNS,
     NO_OBJECT,
     answers_of_views,
-    dimensions_of,
     finished,
     judgement,
     keep_objects,
@@ -123,7 +122,8 @@ def _together(
     views: pd.DataFrame, verdict: Verdict, shares: np.ndarray, factor: float, model: SolidModel
 ) -> tuple[dict[str, object], int]:
     """One row for the object of all views, and the place of the view that is nearest to it in area."""
-    whole = (~views["on_edge"] | views["on_edge"].all()).to_numpy(bool)
+    on_edge = views["on_edge"].to_numpy(bool)
+    whole = ~on_edge if not on_edge.all() else on_edge
     medians = views[whole].median(numeric_only=True)
     place = int(np.abs(views["area_px2"] - medians["area_px2"]).to_numpy().argmin())
     row = views.iloc[[place]].reset_index(drop=True)
@@ -131,10 +131,8 @@ def _together(
         # where it lies, and how, differs from view to view
         if name not in _OF_ONE_VIEW and pd.api.types.is_float_dtype(row[name]):
             row[name] = medians[name]
-    for name, value in (judgement(verdict) | dimensions_of(verdict)).items():
-        row[name] = value
-    row["object_id"] = 1
-    row["on_edge"] = bool(views["on_edge"].all())
-    row["is_known"] = bool(views["is_known"].mean() > 0.5)
+    row = row.assign(object_id=1, on_edge=bool(on_edge.all()), is_known=bool(views["is_known"].mean() > 0.5))
+    said = pd.DataFrame([judgement(verdict)])
+    row[said.columns] = said
     row = finished(row[list(COLUMNS)], [verdict], shares[whole].mean(keepdims=True), factor, model)
-    return row.to_dict("records")[0], place
+    return {str(name): value for name, value in row.iloc[0].items()}, place
