@@ -55,6 +55,8 @@ class RecogniseObjects(FolderTask):
         options = super().options()
         if not self.output_dir:
             options = replace(options, output_dir=options.input_dir.with_name(options.input_dir.name + "-objects"))
+        if (options.output_dir / "loops.csv").is_file():
+            raise DefectpipeError(f"--output-dir {options.output_dir}: it holds a run's loops; give another folder.")
         return replace(options, model=self.model or SOLID_MODEL, of_solids=True)
 
     def work(self, session: Session) -> None:
@@ -117,12 +119,15 @@ def _compute(session: Session, jobs: list[ObjectsJob]) -> None:
 
 
 def _sweep(session: Session, jobs: list[ObjectsJob]) -> None:
-    """Remove the results of files and series that are gone."""
+    """Remove the results of files and series that are gone, and half-written files."""
+    from defectpipe.io.files import sweep_leftovers
+
+    sweep_leftovers(session.plan.output_dir)
     keep = {path for job in jobs for path in (job.result.table, job.result.stamp, job.views_table)}
+    written = [name for job in jobs for name in _files(job)]
     for path in sorted((session.plan.state_dir / OBJECTS).rglob("*")):
         if path.is_file() and path not in keep:
             if path.suffix == ".json":
-                written = [name for job in jobs for name in _files(job)]
                 remove_files(read_stamp(path), session.plan.output_dir, keep=written)
             path.unlink()
 

@@ -216,3 +216,5 @@ def test_simulated_tilts_are_one_object_and_a_missing_model_or_folder_is_one_sen
     assert read_parquet(output / "objects.parquet")["n_views"].max() <= 3
     assert recognise(source, tmp_path / "no model")[0] == LuigiStatusCode.FAILED
     assert build(RecogniseObjects(model=str(model))).status == LuigiStatusCode.FAILED
+    (output / "loops.csv").write_text("image\n")
+    assert recognise(source, model)[0] == LuigiStatusCode.FAILED, "the folder of a run is not written into"
