@@ -186,7 +186,9 @@ def test_the_frames_of_a_stack_or_the_files_of_a_folder_are_views_of_one_object(
     assert objects["image"].tolist() == ["files/1.tif", "stack.tif"]
     images = read_csv(output / "images.csv")
     assert len(images) == 7
-    assert "no object found in 1 of 4 pictures" in images["reason"][images["image"] == "stack.tif"].iloc[0]
+    assert (
+        "pictures not analysed, nothing but noise: 1 of 4" in images["reason"][images["image"] == "stack.tif"].iloc[0]
+    )
     assert json.loads((output / "summary.json").read_text(encoding="utf-8"))["series"] == ["files/", "stack.tif"]
     with tifffile.TiffFile(output / "label_images" / "stack.tif.tif") as file:
         assert file.asarray().shape == (4, 150, 210)

@@ -79,7 +79,9 @@ def recognise_series(
     facts = [look_at_field(pixels, pixel_size_nm, modality) for pixels in fields]
     usable = [i for i, one in enumerate(facts) if not one.refusal]
     refused = dict.fromkeys(one.refusal for one in facts if one.refusal)
-    warnings = [f"{sum(one.refusal == why for one in facts)} pictures not analysed: {why}" for why in refused]
+    warnings = [
+        f"pictures not analysed, {why}: {sum(one.refusal == why for one in facts)} of {len(facts)}" for why in refused
+    ]
     warnings += dict.fromkeys(line for one in facts for line in one.warnings)
     chosen = usable[:: max(1, -(-len(usable) // _SCALED_BY))]
     tried = [working_field(fields[i], model.maps) for i in chosen]

@@ -15,8 +15,8 @@ from defectpipe.recognition.scale import KNOWN_PX
 NO_PIXEL_SIZE = "no pixel size: sizes in px only"
 # Smaller ones (longest side, px of the field) have lost what tells classes apart.
 SMALLEST_PX = 12.0
-# Largest thicknesses of the simulated bodies of the training, from the thinnest body to the thickest; a model's card may
-# say else (`trained_thickness_nm`).
+# Largest thicknesses of the simulated bodies of the training, from the thinnest body to the thickest; a model's card
+# may say else (`trained_thickness_nm`).
 TRAINED_THICKNESS_NM = (12.0, 300.0)
 # Smaller than any body of the training by far; what is that small in a picture are atomic columns.
 _ATOMIC_NM = 1.0
