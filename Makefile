@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-catalogue train-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-catalogue train-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -70,6 +70,10 @@ pictures: setup
 ## the FeCrAl set is needed for these: DEFECTPIPE_DATA names the folder that holds fecral-loops/
 train-fecral: setup
 	$(BIN)/python benchmarks/train_fecral.py
+
+## which images the model was trained on, by hashes of their pixels, for a model whose training did not list them
+list-fecral: setup
+	$(BIN)/python benchmarks/fecral_images.py
 
 ## every figure of the card, from the held-out tables that it ships with
 bench-fecral: setup

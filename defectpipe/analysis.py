@@ -140,6 +140,20 @@ def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, setti
     return table[list(LOOP_COLUMNS)]
 
 
+def analyse(m: Micrograph, model: LoopModel, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The whole chain for one micrograph.
+
+    Returns
+    -------
+    candidates : DataFrame
+        See `detect_candidates`.
+    loops : DataFrame
+        See `measure_loops`.
+    """
+    candidates = detect_candidates(m, model, settings)
+    return candidates, measure_loops(m, screen_candidates(m, candidates, model, settings), model, settings)
+
+
 def clip(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Boxes cut to an image of `shape` (height, width); its border runs half a pixel beyond the outer pixel centres."""
     limits = np.array([shape[1], shape[0], shape[1], shape[0]]) - 0.5

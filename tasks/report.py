@@ -6,7 +6,7 @@ import hashlib
 import traceback
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import luigi
@@ -25,6 +25,7 @@ from tasks.summary import found_in, program_versions
 from tasks.tables import WriteTables
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from defectpipe.report.data import ReportData
@@ -113,7 +114,8 @@ def collect(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> Repo
     gallery = []
     for need in chosen:
         shown, frame = str(images["image"].iloc[need.row]), int(images["frame"].iloc[need.row])
-        gallery.append(_findings(plan, labels, names[shown], shown, frame, int(n_frames[shown])))
+        found = _findings(plan, labels, names[shown], shown, frame, int(n_frames[shown]))
+        gallery.append(replace(found, partners=_partners(plan, found, images.iloc[need.row], loops)))
     return ReportData(
         folder=session.options.input_dir.name,
         images=images,
@@ -209,6 +211,18 @@ def _findings(plan: Plan, labels: Labels | None, image: str, shown: str, frame: 
         labels={expert: tables[image] for expert, tables in sorted(own.items()) if image in tables},
         overlay=overlay.relative_to(plan.output_dir).as_posix() if overlay.is_file() else "",
     )
+
+
+def _partners(plan: Plan, found: Findings, row: pd.Series, loops: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which loops of a frame agree with which labels of the first expert; None: not labelled."""
+    from defectpipe.statistics.agreement import agreeing
+
+    if not found.labels:
+        return None
+    own = loops[(loops["image"] == found.image) & (loops["frame"] == found.frame)]
+    shape = (int(row["height_px"]), int(row["width_px"]))
+    labels, convention = found.labels[min(found.labels)], plan.model.box_convention
+    return agreeing(own, labels, shape, box_convention=convention, settings=plan.settings)
 
 
 def _label_diameters(plan: Plan, labels: Labels, images: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:

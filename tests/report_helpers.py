@@ -14,7 +14,7 @@ from defectpipe.io.tables import images_table, labels_table, loops_table
 from defectpipe.report.data import ReportData
 from defectpipe.report.gallery import Findings, choose
 from defectpipe.settings import Settings
-from defectpipe.statistics.agreement import agreement, evaluate
+from defectpipe.statistics.agreement import agreeing, agreement, evaluate
 from defectpipe.statistics.images import image_statistics
 from defectpipe.statistics.summary import pooled_summary
 
@@ -108,7 +108,11 @@ def make_run(
         image = str(images["image"].iloc[need.row])
         boxes = found[image][BOXES]
         own = {who: labels_table(of[image]) for who, of in (labels or {}).items() if image in of}
-        gallery.append(Findings(image, 0, jpeg, boxes, boxes + 3, len(boxes), len(boxes), own, f"overlays/{image}.jpg"))
+        rows = loops[loops["image"] == image]
+        marked = own[min(own)] if own else None
+        pairs = None if marked is None else agreeing(rows, marked, SHAPE, box_convention="tight", settings=SETTINGS)
+        overlay = f"overlays/{image}.jpg"
+        gallery.append(Findings(image, 0, jpeg, boxes, boxes + 3, len(boxes), len(boxes), own, overlay, pairs))
     return ReportData(folder, images, loops, summary, evaluation, sizes, gallery)
 
 

@@ -72,8 +72,8 @@ def test_groups_that_differ_widen_what_is_for_review():
 def test_no_gate_without_enough_images_or_loops():
     assert "too few" in focus_gate(_degraded(2, 2), "f", "0")["skipped"]
     assert "too few" in focus_gate(_degraded(n_labels=1), "f", "0")["skipped"]
-    # Without a single pair there is no error either: a column of None.
-    blind = _degraded().assign(n_true=0, matched_diameter_relative_error=None)
+    # Without a single pair there is no error either.
+    blind = _degraded().assign(n_true=0, matched_diameter_relative_error=np.nan)
     assert "finds nothing" in focus_gate(blind, "f", "0")["skipped"]
     unscored = _degraded().assign(focus_score=np.nan)
     assert "too few" in focus_gate(unscored, "f", "0")["skipped"]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from defectpipe.errors import ModelError, SettingsError
-from defectpipe.focus.backbones import BACKBONES, find_backbone, normalise, normalise_magnification, prepare
+from defectpipe.focus.backbones import BACKBONES, find_backbone, normalise_magnification, prepare
 from defectpipe.focus.scorer import FocusScorer
 from defectpipe.focus.spectral import N_FEATURES, spectral_features
 from defectpipe.focus.training import FocusRecipe, fit_focus
+from defectpipe.networks.pictures import normalise
 from defectpipe.simulation.acquisition import Acquisition, blur
 from defectpipe.training.focus_model import FOCUS_ONNX, train_focus
 

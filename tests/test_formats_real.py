@@ -171,6 +171,28 @@ def test_a_grey_palette_is_read_as_another_reader_does(data_dir: Path, name: str
 
 
 @pytest.mark.parametrize(
+    ("name", "modality", "magnification"),
+    [
+        ("BF_001.dm3", "STEM", 20_000.0),
+        ("HAADF.dm3", "STEM", 40_000.0),
+        ("DMReader_SI-HAADF.dm3", "STEM", 100.0),
+        ("EMDReader_Image_FEI.emd", "STEM", 40_000.0),
+        ("Camera Ceta Imaging Micro.emd", "TEM", pytest.approx(26_996.349)),
+        ("16_STOimage.emi", "STEM", 13_500_000.0),
+        # The EMI beside it knows, the SER alone does not.
+        ("16_STOimage_1.ser", None, None),
+        ("temp.mrc", None, None),
+    ],
+)
+def test_modality_and_magnification_of_microscope_files(
+    data_dir: Path, name: str, modality: str | None, magnification: float | None
+) -> None:
+    (path,) = (data_dir / "formats").rglob(name)
+    frame = read_micrographs(path)[0]
+    assert (frame.modality, frame.magnification) == (modality, magnification)
+
+
+@pytest.mark.parametrize(
     ("name", "voltage_kv"),
     [("BF_001.dm3", 300.0), ("DMReader_SI-HAADF.dm3", 200.0), ("EMDReader_Image_FEI.emd", 200.0), ("temp.mrc", None)],
 )

@@ -147,6 +147,40 @@ def test_detectors_follow_each_other_and_spectra_are_left_out_with_a_note(
 
 
 @pytest.mark.parametrize(
+    ("said", "times", "modality", "magnification"),
+    [
+        ("STEM NANOPROBE", 20000.0, "STEM", 20000.0),
+        (" TEM uP SA Zoom Image", "8e3", "TEM", 8000.0),
+        ("LM", 0.0, None, None),
+        (None, None, None, None),
+        (["STEM"], float("nan"), "STEM", None),
+        (7, "many", None, None),
+    ],
+)
+def test_what_the_reader_leaves_among_the_files_entries_is_read_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    grey: np.ndarray,
+    said: object,
+    times: object,
+    modality: str | None,
+    magnification: float | None,
+) -> None:
+    # As rosettasciio does for DM: whatever it does not know is TEM.
+    place = "Acquisition_instrument.TEM."
+    mapping = {
+        "Info.Mode": (f"{place}acquisition_mode", lambda mode: "STEM" if "STEM" in mode else "TEM"),
+        "Info.Times": (f"{place}magnification", None),
+    }
+    one = dataset(grey, IMAGE_AXES) | {
+        "original_metadata": {"Info": {"Mode": said, "Times": times}},
+        "mapping": mapping,
+    }
+    (frame,) = read_datasets(tmp_path, monkeypatch, one)
+    assert (frame.modality, frame.magnification) == (modality, magnification)
+
+
+@pytest.mark.parametrize(
     ("shape", "axes", "reason"),
     [
         ((9,), [axis(9, "eV")], "a spectrum"),

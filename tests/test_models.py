@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -13,7 +14,13 @@ import pytest
 from defectpipe.focus.backbones import find_backbone, prepare
 from defectpipe.focus.model import WEIGHTS as FOCUS_WEIGHTS
 from defectpipe.focus.model import FocusModel
+from defectpipe.io.folder import list_images
+from defectpipe.io.micrographs import read_micrographs
+from defectpipe.io.tables import read_parquet
 from defectpipe.model import WEIGHTS, LoopModel
+from defectpipe.training.loop_model import HELD_OUT_FOLDER
+from defectpipe.training.model_before import seen_before
+from defectpipe.training.workspace import IMAGE_LIST, store_images
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 # The card of a loop model states no kind.
@@ -83,6 +90,31 @@ def test_the_shipped_focus_weights_say_what_the_shipped_onnx_says(name: str) -> 
     scores = model.scores(patches, told)
     np.testing.assert_allclose(scores, np.clip(keras_says, 0, 10), atol=1e-3)
     assert np.ptp(scores) > 1
+
+
+def test_the_default_model_lists_the_images_that_it_was_trained_on() -> None:
+    folder = MODELS / "fecral-loops"
+    listed, card = read_parquet(folder / IMAGE_LIST), json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert list(listed.columns) == ["image", "group", "fold", "pixels_sha256"]
+    assert len(listed) == listed["image"].nunique() == card["data"]["n_images"]
+    assert {str(fold): n for fold, n in listed["fold"].value_counts().items()} == card["folds"]
+    assert listed["group"].nunique() == card["data"]["n_groups"]
+    assert listed["pixels_sha256"].str.fullmatch("[0-9a-f]{64}").all()
+    found = read_parquet(folder / HELD_OUT_FOLDER / "loops.parquet")[["image", "fold"]].drop_duplicates()
+    assert found.merge(listed, on=["image", "fold"]).shape[0] == len(found) > 200
+
+
+@pytest.mark.real
+def test_the_default_model_knows_its_images_again(data_dir: Path, tmp_path: Path) -> None:
+    folder = data_dir / "fecral-loops" / "images"
+    listed = read_parquet(MODELS / "fecral-loops" / IMAGE_LIST)
+    chosen = listed["image"].iloc[::80].tolist()
+    frames = [read_micrographs(file, image=file.image)[0] for file in list_images(folder) if file.image in chosen]
+    assert len(frames) == len(chosen) > 2
+    stored = store_images(tmp_path, [(m, np.zeros((0, 4)), 0) for m in frames])
+    renamed = [dataclasses.replace(image, image=f"other-{k}.png") for k, image in enumerate(stored)]
+    np.save(renamed[0].pixels, 255 - np.load(renamed[0].pixels))
+    assert seen_before(MODELS / "fecral-loops", renamed) == {image.image for image in renamed[1:]}
 
 
 def test_the_readme_quotes_the_card() -> None:

@@ -61,7 +61,8 @@ def test_a_verdict_has_the_dimensions_of_its_class_in_its_unit():
     unknown = judge(rows, LAYOUT)
     assert unknown.unit == "px"
     assert unknown.dimensions == pytest.approx({"volume_diameter": 11, "edge": 21})
-    other = judge(rows, LAYOUT, 0.5, probabilities=np.array([0.1, 0.9]))
+    other = judge(rows, LAYOUT, 0.5, fused=(np.array([0.1, 0.9]), np.array([0.7])))
+    assert other.deformations["deformed"] == 0.7
     assert other.dimensions == pytest.approx({"volume_diameter": 5.5, "turns": 5.0})
 
 

@@ -18,9 +18,9 @@ from defectpipe.recognition.backbones import features_of, load_backbone
 from defectpipe.recognition.familiarity import fit_familiarity
 from defectpipe.recognition.fusion import build_fusion
 from defectpipe.recognition.model import FAMILIARITY, FILES, RECOGNISER, TILE_PX, TRUNK, SolidModel
-from defectpipe.recognition.pixelwise import OUTLINE, THICKNESS, build_pixelwise, maps_of
+from defectpipe.recognition.pixelwise import DEPTH, OUTLINE, THICKNESS, build_pixelwise, maps_of
 from defectpipe.recognition.recogniser import Layout, build_recogniser
-from defectpipe.recognition.views import VIEW_PX, standardise
+from defectpipe.recognition.views import VIEW_PX, standardise, turned
 from defectpipe.training.recognition_model import TrainedSolids, write_solid_model
 
 # Keras copies variables the old way
@@ -63,10 +63,11 @@ def test_a_model_gives_what_its_networks_gave(made, model):
     assert model.name == "toy"
     assert model.layout == LAYOUT
     views = np.random.default_rng(2).integers(0, 255, (70, VIEW_PX, VIEW_PX)).astype(np.uint8)
-    expected = np.asarray(trained.recogniser(standardise(views), training=False))
+    ways = [np.asarray(trained.recogniser(standardise(turned(views, way)), training=False)) for way in range(8)]
+    expected = np.mean(ways, 0)
     np.testing.assert_allclose(model.answers(views), expected, atol=2e-4)
     backbone = load_backbone("ours", "builtin", builtin=(folder / TRUNK).read_bytes())
-    features = features_of(backbone, "ours", views[:5])
+    features = np.mean([features_of(backbone, "ours", turned(views[:5], way)) for way in range(8)], 0)
     np.testing.assert_allclose(features, expected[:5, LAYOUT.slices["features"]], atol=2e-4)
     assert pickle.loads(pickle.dumps(model)).sha256 == model.sha256
 
@@ -76,12 +77,13 @@ def test_maps_of_a_field_in_tiles_are_those_of_the_whole(made, model):
     maps = model.maps(pixels)
     whole = maps_of(made[0].pixelwise.predict_on_batch, pixels[None])[0]
     assert maps.shape == whole.shape
-    # away from the borders of the tiles' padding, and where the outline is not a toss-up
-    inner = np.s_[: TILE_PX - 64, : TILE_PX - 64]
-    np.testing.assert_allclose(maps[inner][..., OUTLINE], whole[inner][..., OUTLINE], atol=5e-3)
+    # the network looks 46 px around on its way down, 16 on its way up, and its coarsest pixel is 16 px wide
+    inner = np.s_[: TILE_PX - 80, : TILE_PX - 80]
+    np.testing.assert_allclose(maps[inner][..., (OUTLINE, DEPTH)], whole[inner][..., (OUTLINE, DEPTH)], atol=1e-5)
+    # where tiles meet they differ a little, which may tip the outline where it is a toss-up
     sure = abs(whole[..., OUTLINE] - 0.5) > 0.02
-    assert np.mean((maps[..., OUTLINE] > 0.5)[sure] == (whole[..., OUTLINE] > 0.5)[sure]) > 0.97
-    assert np.isfinite(maps).all()
+    assert np.mean((maps[..., OUTLINE] > 0.5)[sure] == (whole[..., OUTLINE] > 0.5)[sure]) > 0.995
+    np.testing.assert_allclose(maps[inner][sure[inner]], whole[inner][sure[inner]], atol=5e-4)
 
 
 def _ideal(pixels: np.ndarray) -> np.ndarray:

@@ -161,21 +161,28 @@ def source_of_balls(n: int, seed: int, side: int = 48) -> PixelSource:
     return PixelSource(pixels, instances, thickness, np.full(n, 0.5))
 
 
+@pytest.fixture
+def brief(monkeypatch):
+    """Normalisation that follows the data in a few tens of steps: for trainings as short."""
+    monkeypatch.setattr("defectpipe.networks.residual.MOMENTUM", 0.9)
+
+
 @pytest.mark.slow
-def test_the_network_learns_outlines_and_thickness(tmp_path):
-    recipe = PixelwiseRecipe(n_steps=120, px_a_step=8 * 48 * 48, tile_px=48)
-    network = fit_pixelwise([source_of_balls(60, 0), source_of_balls(20, 1, 32)], recipe, 1, tmp_path / "c.npz")
+def test_the_network_learns_outlines_and_thickness(brief):
+    recipe = PixelwiseRecipe(n_steps=100, px_a_step=4 * 48 * 48, tile_px=48)
+    network = fit_pixelwise([source_of_balls(60, 0), source_of_balls(20, 1, 32)], recipe, 1)
     test = source_of_balls(12, 2)
     maps = maps_of(network, test.pixels)
     inside = test.instances > 0
     found = maps[..., OUTLINE] > 0.5
     assert (found & inside).sum() / (found | inside).sum() > 0.8
     error = (maps[..., THICKNESS] * 0.5 - test.thickness_nm)[inside]
-    assert np.sqrt(np.mean(error**2)) < 0.25 * test.thickness_nm.max()
+    assert np.sqrt(np.mean(error**2)) < 0.2 * test.thickness_nm.max()
 
 
 @pytest.mark.slow
-def test_the_image_classifier_learns_from_maps_and_classes_alone():
+def test_the_image_classifier_learns_from_maps_and_classes_alone(brief, monkeypatch):
+    monkeypatch.setattr("defectpipe.recognition.recogniser.BLOCKS", ((24, 1), (48, 2)))
     network = build_pixelwise()
     pixels = np.random.default_rng(3).integers(0, 255, (6, 32, 32)).astype(np.uint8)
     maps = drawn(network, pixels)
@@ -190,7 +197,7 @@ def test_the_image_classifier_learns_from_maps_and_classes_alone():
         made.append(np.repeat(np.roll(outline, rng.integers(-3, 4, 2), (0, 1))[..., None], 3, -1))
     maps = np.array(made, np.float16)
     classifier = fit_image_classifier(
-        maps[:120], label[:120], ("bar", "disc"), RecogniserRecipe(n_steps=300, batch_size=16, learning_rate=1e-3), 1
+        maps[:120], label[:120], ("bar", "disc"), RecogniserRecipe(n_steps=60, batch_size=16, learning_rate=2e-3), 1
     )
     rows = np.asarray(classifier(maps[120:].astype(np.float32), training=False))
     place = Layout(("bar", "disc"), (), ()).slices["classes"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from report_helpers import circles, make_run
 
+from defectpipe.report.data import ReportData
 from defectpipe.report.report import write_report
 
 pytest.importorskip("websocket", reason="the browser is spoken to through websocket-client, which is not installed")
@@ -25,11 +26,17 @@ CARDS = "[...document.querySelectorAll('.card:not(.hidden)')].map(c => c.dataset
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def data() -> ReportData:
     found = {name: circles(i, 4 + 3 * i) for i, name in enumerate(NAMES)}
     labels = {"anna": {name: table.iloc[i:] for i, (name, table) in enumerate(found.items())}}
     data = make_run(found, labels=labels, review={"c.tif": "look at it"}, failed={"z.tif": "<b>empty</b>"})
     data.images["focus_score"] = [8.5, 3.25, 9.0, 6.0, np.nan]
+    data.images["predicted_f1"] = [0.8, 0.7, 0.75, 0.9, np.nan]
+    return data
+
+
+@pytest.fixture(scope="module")
+def page(data: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(data, path)
     page = Page()
@@ -173,6 +180,98 @@ def test_a_mouse_zooms_moves_and_leads_from_a_loop_to_its_row(page):
     assert page.js("location.hash") == "#i3-l2"
     assert page.js("document.getElementById('zoom').open") is False
     assert page.js("new Promise(done => setTimeout(() => done(document.getElementById('i3-loops').open), 100))") is True
+    assert page.complaints == []
+
+
+def middle_of(page: Page, selector: str) -> tuple[float, float]:
+    """Where to click on an element, once it is in view."""
+    bring_into_view(page, selector)
+    box = f"document.querySelector('{selector}').getBoundingClientRect()"
+    x, y = page.js(f"(r => [r.left + r.width / 2, r.top + r.height / 2])({box})")
+    return x, y
+
+
+def settled(page: Page) -> None:
+    page.js("new Promise(done => setTimeout(done, 200))")
+
+
+def test_a_click_on_a_bar_lists_its_loops_and_each_leads_to_its_row(page, data):
+    page.send("Emulation.setDeviceMetricsOverride", width=1000, height=800, deviceScaleFactor=1, mobile=False)
+    whole = data.loops[~data.loops["on_edge"]]
+    listed = []
+    bars = page.js("[...document.querySelectorAll('.bar-loops')].map(b => [b.id, b.dataset.low, b.dataset.high])")
+    scored = [bar for bar in bars if bar[0].startswith(bars[0][0].rsplit("-", 1)[0])]
+    assert len(scored) == 3
+    for name, low, high in scored:
+        # The column above the bar, so that a bar of one loop is as easily hit as the highest.
+        page.click(*middle_of(page, f'a[href="#{name}"] .column'))
+        assert page.js("location.hash") == f"#{name}"
+        settled(page)
+        table = f"document.querySelector('#{name} tbody')"
+        assert page.js(f"{table}.getBoundingClientRect().top") < 800
+        wanted = whole[(whole["diameter_nm"] >= float(low)) & (whole["diameter_nm"] < float(high))]
+        wanted = wanted.sort_values("diameter_nm", kind="stable")
+        shown = page.js(f"[...{table}.rows].map(r => [r.cells[0].textContent, r.cells[1].textContent])")
+        assert sorted(shown) == sorted(wanted[["image", "loop_id"]].astype(str).values.tolist())
+        assert page.js(f"document.querySelector('#{name} h3').textContent").endswith(
+            f": {len(wanted)} loop" + ("s" if len(wanted) != 1 else "")
+        )
+        sizes = [float(size) for size in page.js(f"[...{table}.rows].map(r => r.cells[4].textContent)")]
+        assert sizes == sorted(sizes)
+        listed += shown
+    assert len(listed) == len(whole)
+    assert {name for name, _loop in listed} == set(NAMES)
+    # The others are out of sight, and from a row it goes to the loop's own.
+    assert page.js("[...document.querySelectorAll('.bar-loops')].filter(b => b.getClientRects().length).length") == 1
+    link = f"#{name} tbody th a"
+    where = page.js(f"document.querySelector('{link}').getAttribute('href')")
+    page.click(*middle_of(page, link))
+    settled(page)
+    assert page.js("location.hash") == where
+    assert page.js(f"document.querySelector('{where}').closest('details').open") is True
+    # From the keyboard.
+    page.js(f"document.querySelector('a[href=\"#{scored[0][0]}\"]').focus()")
+    page.key("Enter", 13)
+    settled(page)
+    assert page.js("location.hash") == f"#{scored[0][0]}"
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("column", "target"),
+    [("labels", "#i3-labels"), ("recall", "#i3-labels"), ("precision", "#i3-loops"), ("predicted", "#i3-loops")],
+)
+def test_a_click_on_a_number_of_the_labels_opens_the_rows_behind_it(page, data, column, target):
+    page.js("for (const one of document.querySelectorAll('details')) one.open = false; location.hash = '#main'")
+    place = page.js(f"[...document.querySelectorAll('#rows thead th')].findIndex(t => t.dataset.sort === '{column}')")
+    page.click(*middle_of(page, f"#i3 > :nth-child({place + 1}) a"))
+    settled(page)
+    assert page.js("location.hash") == target
+    assert page.js(f"document.querySelector('{target}').open") is True
+    top = page.js(f"document.querySelector('{target}').getBoundingClientRect().top")
+    assert 0 <= top < 800
+    # Of the ten loops the first two are in no label.
+    verdicts = page.js("[...document.querySelectorAll('#i3-labels tbody tr')].map(r => r.cells[6].textContent)")
+    partners = page.js("[...document.querySelectorAll('#i3-loops tbody tr')].map(r => r.cells[10].textContent)")
+    row = data.images.iloc[2]
+    counted = [said for said in verdicts if said in ("found", "missed")]
+    assert counted.count("found") / len(counted) == row["recall"] == 1.0
+    judged = [said for said in partners if said != "–"]
+    assert 1 - judged.count("none") / len(judged) == row["precision"] == 0.8
+    assert partners[:3] == ["none", "none", "1"]
+    assert page.complaints == []
+
+
+def test_a_click_on_a_focus_score_shows_what_is_known_of_it(page):
+    page.js("location.hash = '#main'")
+    place = page.js("[...document.querySelectorAll('#rows thead th')].findIndex(t => t.dataset.sort === 'focus')")
+    page.click(*middle_of(page, f"#i2 > :nth-child({place + 1}) a"))
+    settled(page)
+    assert page.js("location.hash") == "#g2-focus"
+    assert page.js("document.querySelector('#g2-focus').textContent").startswith("3.2")
+    assert 0 <= page.js("document.querySelector('#g2-focus').getBoundingClientRect().top") < 800
+    page.click(*middle_of(page, "#g2-focus a"))
+    assert page.js("location.hash") == "#i2"
     assert page.complaints == []
 
 

@@ -20,7 +20,7 @@ from defectpipe.report.data import ReportData
 from defectpipe.report.figures import cumulative_curve, histogram_edges
 from defectpipe.report.gallery import (
     LARGEST_JPEG_BYTES,
-    MOST_LISTED_LOOPS,
+    MOST_LISTED,
     MOST_PICTURES,
     Findings,
     choose,
@@ -79,11 +79,13 @@ def test_every_link_leads_to_its_rows_and_every_number_of_loops_has_one():
     # So does every number that loops make, in the table and the gallery; those of many images lead to the images.
     text = render_report(make_run(LABELLED, labels=ONE_EXPERT))
     row = text[text.index('<tr id="i1"') :].split("</tr>")[0]
-    assert row.count('<a href="#i1-loops">') == len(["number", "cut", "mean", "std", "density"])
+    assert row.count('<a href="#i1-loops">') == len(["number", "cut", "mean", "std", "density", "precision"])
+    assert row.count('<a href="#i1-labels">') == len(["labels", "recall"])
     card = text[text.index('id="g1"') :].split("</article>")[0]
-    assert card.count('<a href="#i1-loops">') == 2
+    assert card.count('<a href="#i1-loops">') == len(["number", "mean", "density", "precision"])
+    assert card.count('<a href="#i1-labels">') == len(["recall"])
     told = text[text.index('aria-labelledby="agreement"') :].split("</section>")[0]
-    assert told.count('<a href="#images">') == 1 + 2 * 5 + 3 * 3
+    assert told.count('<a href="#images">') == 1 + 2 * 5 + 3 * 3 + 1
     # All else lies beside the report.
     assert all(link.startswith(("#", "./")) for link in links)
     assert not [v for _t, values in page.elements for v in values.values() if re.match(r"(https?:)?//", v)]
@@ -229,7 +231,7 @@ def test_a_thousand_images_stay_small_and_it_says_what_is_not_shown(monkeypatch)
     assert 5e6 < len(page.encode()) < 9e6
     assert f"{MOST_PICTURES} of {n} images have a picture here" in page
     assert f"The worst {most_rows} of {n} images are listed" in page
-    assert 0 < len(re.findall(r'<tr id="i\d+-l\d+"', page)) <= MOST_LISTED_LOOPS
+    assert 0 < len(re.findall(r'<tr id="i\d+-l\d+"', page)) <= MOST_LISTED
     assert len(re.findall(r'<tr id="i\d+"', page)) == most_rows
 
 

@@ -16,7 +16,7 @@ from defectpipe.statistics import agreement, evaluate, reference_expert
 from defectpipe.statistics.curves import curve_steps, precision_recall_curve
 from defectpipe.statistics.experts import inside
 from defectpipe.statistics.pooling import rule_name
-from defectpipe.statistics.scoring import Objects, f1_of, score
+from defectpipe.statistics.scoring import NO_PARTNER, NOT_COUNTED, Objects, f1_of, partners, score
 
 SHAPE = (400, 600)
 FAST = Settings(statistics=StatisticsSettings(n_resamples=200))
@@ -152,6 +152,27 @@ def test_scores_do_not_change_when_the_image_is_mirrored_or_turned(seed):
     flipped["on_edge"] = bx.touches_border(turned(loops), SHAPE[::-1], 2.0)
     other = agreement(flipped, make_labels(turned(labels)), SHAPE[::-1], box_convention="tight", settings=FAST)
     assert other == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_partners_are_those_that_the_counts_are_made_of(seed):
+    rng = np.random.default_rng(seed)
+    sides = [np.concatenate([c := rng.uniform(0, 160, (40, 2)), c + rng.uniform(8, 40, (40, 2))], 1) for _ in "ab"]
+    # Half of the second are the first, moved a little, so that there is something to find.
+    sides[1][:20] = sides[0][:20] + rng.normal(0, 2, (20, 4))
+    labels, loops = (
+        Objects(b, (b[:, :2] + b[:, 2:]) / 2, np.full(40, np.nan), bx.touches_border(b, (180, 190), 2.0)) for b in sides
+    )
+    settings = Settings().statistics
+    of_label, of_loop = partners(labels, loops, settings)
+    n_labels, n_found, n_loops, n_true = score(labels, loops, settings)["one_to_one"]
+    assert n_found > 5
+    assert (n_labels, n_loops) == ((of_label != NOT_COUNTED).sum(), (of_loop != NOT_COUNTED).sum())
+    assert (n_found, n_true) == ((of_label >= 0).sum(), (of_loop >= 0).sum())
+    assert n_labels < 40
+    assert ((of_label == NO_PARTNER).sum(), (of_loop == NO_PARTNER).sum()) == (n_labels - n_found, n_loops - n_true)
+    found = np.flatnonzero(of_label >= 0)
+    assert (of_loop[of_label[found]] == found).all()
 
 
 def test_f1_is_zero_where_one_side_lacks_and_unknown_where_both_do():

@@ -78,6 +78,7 @@ def test_the_card_tells_what_the_model_is(trained: tuple[Path, list[TrainingImag
     assert gate["focus_model"]["name"] == "focus-stem"
     # measured, or the card says why not
     assert ("skipped" in gate) != ("ok_from" in gate)
+    assert "in 2 folds" in card["predicted_f1"]["skipped"]
     assert card["held_out"]["chain"]["iou_0.4"]["f1"] > 0.3
     assert [
         row["candidates_per_image"] <= limit for row, limit in zip(card["held_out"]["cascade"], (140, 450), strict=True)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from defectpipe.focus.model import FocusModel
+from defectpipe.micrograph import Micrograph
 from defectpipe.model import LoopModel
 from defectpipe.simulation.loops.fields import simulate_field
 from defectpipe.simulation.loops.presets import PRESETS
@@ -48,6 +49,18 @@ def test_blur_lowers_the_focus_score_and_what_is_found():
     assert sharp["n_true"] <= sharp["n_loops"]
     assert len(sharp["screening_scores"]) >= sharp["n_loops"]
     assert sharp["score_p10"] <= sharp["score_p50"] <= sharp["score_p90"]
+
+
+def test_what_is_not_known_is_no_number_and_no_object():
+    """A flat field without a pixel size: no score, no loop, no pair."""
+    m = Micrograph(np.full((160, 220), 120, np.uint8), "flat.tif")
+    model, focus = LoopModel.load(MODELS / "fecral-loops"), FocusModel.load(MODELS / "focus-stem")
+    nothing = Objects(np.zeros((0, 4)), np.zeros((0, 2)), np.zeros(0), np.zeros(0, bool))
+    rows = pd.DataFrame(degraded_rows(m, nothing, model, focus, np.random.default_rng(0), (0.0, 3.0)))
+    unknown = ["matched_diameter_relative_error", "diameter_relative_error", "f1", "pixel_size_nm"]
+    assert rows[unknown].isna().all(axis=None)
+    numbers = rows.drop(columns=["focus_state", "screening_scores"])
+    assert [name for name, kind in numbers.dtypes.items() if kind.kind not in "fi"] == []
 
 
 def test_patches_have_the_scores_that_were_asked_for_and_repeat_with_a_seed():

@@ -18,7 +18,13 @@ TWO_PROCESSES = """
 import multiprocessing, sys, time
 from defectpipe.training.progress import PartProgress, rows_for, share_rows
 
+def begin(barrier, lock, rows):
+    global both
+    both = barrier
+    share_rows(lock, rows)
+
 def work(title):
+    both.wait(300)  # a process that starts late would find the other's row free again
     with PartProgress(title) as progress:
         progress.begin("screener", 3)
         for step in range(1, 4):
@@ -27,7 +33,7 @@ def work(title):
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
-    with context.Pool(2, share_rows, rows_for(context, 2)) as pool:
+    with context.Pool(2, begin, (context.Barrier(2), *rows_for(context, 2))) as pool:
         pool.map(work, ["one", "two"], chunksize=1)
 """
 

@@ -13,7 +13,7 @@ from defectpipe.micrograph import Micrograph
 from defectpipe.resolution import binning, reduce
 
 # Raised when a score changes, so that results of an older version are computed again.
-FOCUS_VERSION = 1
+FOCUS_VERSION = 2
 
 SCORED, CANNOT_BE_JUDGED, NOT_CALIBRATED = "scored", "cannot_be_judged", "not_calibrated"
 # Of larger images so many tiles are looked at, spread evenly: memory and time are bounded.

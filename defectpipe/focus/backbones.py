@@ -11,6 +11,8 @@ import numpy as np
 from defectpipe.errors import SettingsError
 from defectpipe.focus.measures import absolute_variance
 from defectpipe.focus.spectral import TILE_PX, spectral_features
+from defectpipe.networks.pictures import normalise
+from defectpipe.networks.residual import MOMENTUM
 
 if TYPE_CHECKING:
     import keras
@@ -42,23 +44,6 @@ class Backbone:
     build: Callable[[tuple[int, int], bool], keras.Model]
     normalised: bool = True
     prepared_once: bool = False
-
-
-def normalise(patches: np.ndarray) -> np.ndarray:
-    """Each patch with zero mean and unit deviation; one without any contrast is all zeros.
-
-    Parameters
-    ----------
-    patches : ndarray, shape (n, height, width)
-
-    Returns
-    -------
-    ndarray of float32, same shape
-    """
-    patches = np.asarray(patches, np.float32)
-    centred = patches - patches.mean((1, 2), keepdims=True)
-    spread = centred.std((1, 2), keepdims=True)
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-6)
 
 
 def normalise_magnification(magnification: np.ndarray) -> np.ndarray:
@@ -145,7 +130,7 @@ def _build_absolute_variance(shape: tuple[int, int], with_magnification: bool) -
 
     value = layers.Input((1,), name="features")
     inputs = [value]
-    x = layers.BatchNormalization(momentum=0.98, center=False, scale=False)(value)
+    x = layers.BatchNormalization(momentum=MOMENTUM, center=False, scale=False)(value)
     if with_magnification:
         magnification = layers.Input((1,), name="magnification")
         inputs.append(magnification)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from defectpipe.errors import ModelError
 from defectpipe.focus.backbones import Inputs, prepare
+from defectpipe.networks.session import open_session
 
 _AT_ONCE = 32
 
@@ -30,14 +30,11 @@ class FocusScorer:
     """
 
     def __init__(self, onnx: bytes | Path, backbone: str, with_magnification: bool) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         try:
             data = onnx.read_bytes() if isinstance(onnx, Path) else onnx
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises its own types, none of them public
-            raise ModelError(f"The focus network cannot be loaded ({error}).") from error
+        except OSError as error:
+            raise ModelError(f"The focus network cannot be read ({error}).") from error
+        self._session = open_session(data, "The focus network")
         self.backbone, self.with_magnification = backbone, with_magnification
         self._names = [value.name for value in self._session.get_inputs()]
         if len(self._names) != 1 + with_magnification:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from defectpipe.networks.residual import MOMENTUM
+
 if TYPE_CHECKING:
     import keras
 
@@ -68,7 +70,7 @@ def build_spectral(with_magnification: bool, widths: tuple[int, ...] = (192, 96,
 
     features = layers.Input((N_FEATURES,), name="features")
     inputs = [features]
-    x = layers.BatchNormalization(momentum=0.98, center=False, scale=False)(features)
+    x = layers.BatchNormalization(momentum=MOMENTUM, center=False, scale=False)(features)
     if with_magnification:
         magnification = layers.Input((1,), name="magnification")
         inputs.append(magnification)

@@ -29,7 +29,7 @@ def use_threads(n: int) -> None:
 
 def fit(
     network: keras.Model,
-    next_batch: Callable[[], tuple[Any, np.ndarray]],
+    next_batch: Callable[[], tuple[Any, Any]],
     loss: Callable[[Any, Any], Any],
     *,
     n_steps: int,
@@ -45,7 +45,7 @@ def fit(
     Parameters
     ----------
     next_batch : callable
-        Gives inputs (an array, or several by name) and answers of one batch, of the same shape each time.
+        Gives inputs and answers (each an array, or several) of one batch, of the same shape each time.
     loss : callable
         Loss of (answers, outputs).
     momentum : float, optional

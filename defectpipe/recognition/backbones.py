@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from defectpipe.errors import ModelError, SettingsError
+from defectpipe.io.hdf5 import check_hdf5
 from defectpipe.recognition.recogniser import build_trunk
 from defectpipe.recognition.views import VIEW_PX, standardise
 
@@ -194,33 +195,17 @@ def _load(network: keras.Model, content: bytes, source: str) -> None:
     import h5py
 
     try:
+        check_hdf5(io.BytesIO(content))
         with h5py.File(io.BytesIO(content), "r") as file:
-            _refuse_links(file)
             # keras.applications ships files of the older layout
             ending = ".h5" if "layer_names" in file.attrs else ".weights.h5"
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"weights{ending}"
             path.write_bytes(content)
             network.load_weights(path)
-    except ModelError:
-        raise
     except Exception as error:  # h5py and Keras raise many kinds
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ModelError(f"{source}: no weights of this architecture without its last layer ({reason}).") from error
-
-
-def _refuse_links(group: Any) -> None:
-    """A file of weights holds them itself: it names no other file, and no place twice."""
-    import h5py
-
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"'{name}' is a link")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _refuse_links(item)
-        elif item.external or item.is_virtual:
-            raise ValueError(f"'{name}' is in another file")
 
 
 BACKBONES: dict[str, Backbone] = {

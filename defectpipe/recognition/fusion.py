@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit
 
+from defectpipe.networks.residual import MOMENTUM
 from defectpipe.networks.training import fit
 from defectpipe.recognition.calibration import log_softmax
 from defectpipe.recognition.recogniser import Layout, deformation_loss
@@ -86,7 +87,7 @@ def build_fusion(layout: Layout, dropout: float = 0.2) -> keras.Model:
     deformations = layers.Input((MAX_VIEWS, k), name="deformations")
     present = layers.Input((MAX_VIEWS, 1), name="present")
     known = layers.Rescaling(0.1)(layers.Concatenate()([evidence, deformations]))
-    x = layers.Concatenate()([layers.BatchNormalization(momentum=0.98)(features), known])
+    x = layers.Concatenate()([layers.BatchNormalization(momentum=MOMENTUM)(features), known])
     x = layers.Dropout(dropout)(layers.Dense(_WIDTH, activation="relu")(x))
     # 1 of every view at first
     weight = layers.Dense(1, activation="softplus", kernel_initializer="zeros", bias_initializer=_inverse_softplus_one)(

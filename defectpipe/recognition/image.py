@@ -16,7 +16,7 @@ from defectpipe.networks.training import fit
 from defectpipe.recognition.pixelwise import THICKNESS, maps_of
 from defectpipe.recognition.recogniser import Layout, RecogniserLoss, build_recogniser
 from defectpipe.recognition.training import Batches, RecogniserRecipe
-from defectpipe.recognition.views import turned
+from defectpipe.recognition.views import lying_anyhow
 
 if TYPE_CHECKING:
     import keras
@@ -73,7 +73,9 @@ def fit_image_classifier(
     layout = Layout(classes, (), ())
     network = build_recogniser(layout, maps.shape[1], maps.shape[3], recipe.dropout)
     targets: Mapping[str, np.ndarray] = {"label": np.asarray(label, np.int32)}
-    batches = Batches(maps, targets, recipe.batch_size, seed, _lying_anyhow)
+    batches = Batches(
+        maps, targets, recipe.batch_size, seed, lambda part, rng: lying_anyhow(part.astype(np.float32), rng)
+    )
     fit(
         network,
         batches.next,
@@ -85,11 +87,3 @@ def fit_image_classifier(
         checkpoint=checkpoint,
     )
     return network
-
-
-def _lying_anyhow(maps: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    made = maps.astype(np.float32)
-    ways = rng.integers(8, size=len(made))
-    for way in range(1, 8):
-        made[ways == way] = turned(made[ways == way], way)
-    return made

@@ -8,20 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from defectpipe.errors import ModelError
 from defectpipe.model_files import CARD, FolderModel, ModelFolder
 from defectpipe.networks.onnx_check import MAX_ONNX_BYTES, OPERATORS, NetworkShape, check_network
+from defectpipe.networks.pictures import normalise
+from defectpipe.networks.session import open_session
 from defectpipe.recognition.familiarity import Familiarity
 from defectpipe.recognition.fusion import MAX_VIEWS, pad_views, split_fused
 from defectpipe.recognition.ground_truth import Verdict, judge
 from defectpipe.recognition.pixelwise import maps_of
 from defectpipe.recognition.recogniser import Layout
 from defectpipe.recognition.views import VIEW_PX, answer_all_ways
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 KIND = "solids"
 RECOGNISER, PIXELWISE, FUSION = "recogniser.onnx", "pixelwise.onnx", "fusion.onnx"
@@ -72,8 +76,10 @@ class SolidModel(FolderModel):
     def layout(self) -> Layout:
         """What its answers are."""
         values = self.card["layout"]
-        texts = (tuple(str(v) for v in values[name]) for name in ("classes", "deformations", "dimensions"))
-        return Layout(*texts, n_features=int(values["n_features"]))
+        classes, deformations, dimensions = (
+            tuple(str(v) for v in values[name]) for name in ("classes", "deformations", "dimensions")
+        )
+        return Layout(classes, deformations, dimensions, int(values["n_features"]))
 
     def answers(self, views: np.ndarray) -> np.ndarray:
         """Rows of `layout` (n, n_answers) for views (n, VIEW_PX, VIEW_PX) with grey values in any unit."""
@@ -101,10 +107,8 @@ class SolidModel(FolderModel):
     def maps(self, pixels: np.ndarray) -> np.ndarray:
         """Maps (height, width, 3) of a field (height, width), as `pixelwise.maps_of` gives them, tile by tile."""
         height, width = pixels.shape
-        grey = np.asarray(pixels, np.float32)
         # one scale for the whole field: a tile without objects must not be stretched
-        spread = float(grey.std())
-        grey = (grey - grey.mean()) / spread if spread > 1e-6 else np.zeros_like(grey)
+        grey = normalise(pixels[None])[0]
         maps = np.zeros((height, width, 3), np.float32)
         for top in _starts(height):
             for left in _starts(width):
@@ -137,16 +141,7 @@ class SolidModel(FolderModel):
     def _run(self, name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
         session = self._sessions.get(name)
         if session is None:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = options.inter_op_num_threads = 1
-            options.log_severity_level = 3
-            try:
-                session = onnxruntime.InferenceSession(
-                    self.files.content(name), options, providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:  # ONNX Runtime raises its own types, none of them public
-                raise ModelError(f"{self.path / name}: cannot be loaded ({error}).") from error
-            self._sessions[name] = session
+            session = self._sessions[name] = open_session(self.files.content(name), str(self.path / name))
         # a single input has lost its name
         names = [value.name for value in session.get_inputs()]
         named = inputs if len(inputs) > 1 else {names[0]: next(iter(inputs.values()))}

@@ -174,9 +174,6 @@ class _Tiles:
     def __init__(self, sources: Sequence[PixelSource], recipe: PixelwiseRecipe, seed: int) -> None:
         self._sources, self._recipe, self._seed, self._step = sources, recipe, seed, 0
 
-    def skip_to(self, step: int) -> None:
-        self._step = step
-
     def next(self) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((self._seed, self._step))
         source = self._sources[self._step % len(self._sources)]

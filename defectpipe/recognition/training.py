@@ -16,8 +16,6 @@ from defectpipe.recognition.views import augment
 if TYPE_CHECKING:
     import keras
 
-_CHECKPOINT_EVERY = 250
-
 
 @dataclass(frozen=True)
 class RecogniserRecipe:
@@ -119,10 +117,6 @@ class Batches:
     ) -> None:
         self._pixels, self._targets, self._size, self._seed, self._prepare = pixels, targets, size, seed, prepare
         self._step, self._epoch, self._order = 0, -1, np.empty(0, int)
-
-    def skip_to(self, step: int) -> None:
-        """The next batch is that of this step."""
-        self._step = step
 
     def next(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Inputs and answers."""

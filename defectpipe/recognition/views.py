@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from defectpipe.networks.pictures import normalise
+
 VIEW_PX = 64
 _BATCH = 64
 
@@ -23,10 +25,7 @@ def standardise(pixels: np.ndarray) -> np.ndarray:
     ndarray of float32, shape (n, height, width, 1)
         One without any contrast is all zeros.
     """
-    values = np.asarray(pixels, np.float32)
-    centred = values - values.mean((1, 2), keepdims=True)
-    spread = centred.std((1, 2), keepdims=True)
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-6)[..., None]
+    return normalise(pixels)[..., None]
 
 
 def turned(pictures: np.ndarray, way: int) -> np.ndarray:
@@ -65,6 +64,15 @@ def answer_all_ways(network: Callable[[np.ndarray], np.ndarray], pixels: np.ndar
     return rows
 
 
+def lying_anyhow(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Square pictures (n, side, side, ...), each in one of the 8 ways at random."""
+    made = pictures.copy()
+    ways = rng.integers(8, size=len(made))
+    for way in range(1, 8):
+        made[ways == way] = turned(pictures[ways == way], way)
+    return made
+
+
 def augment(pixels: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndarray:
     """Standardised pictures, each lying in a random way, half of them with more noise.
 
@@ -79,9 +87,6 @@ def augment(pixels: np.ndarray, rng: np.random.Generator, noise: float) -> np.nd
     -------
     ndarray of float32, shape (n, side, side, 1)
     """
-    made = standardise(pixels)
-    ways = rng.integers(8, size=len(made))
-    for way in range(1, 8):
-        made[ways == way] = turned(made[ways == way], way)
+    made = lying_anyhow(standardise(pixels), rng)
     level = rng.uniform(0, noise, len(made)) * (rng.random(len(made)) < 0.5)
     return made + level[:, None, None, None].astype(np.float32) * rng.standard_normal(made.shape, np.float32)

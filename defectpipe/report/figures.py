@@ -44,14 +44,24 @@ def histogram_edges(values: np.ndarray) -> np.ndarray:
     return np.arange(first, last + 1) * width
 
 
-def diameter_histogram(loops: np.ndarray, labels: np.ndarray | None, unit: str) -> Markup:
-    """Number of loops by diameter, with the labels' outlined over it.
+def diameter_histogram(
+    loops: np.ndarray, labels: np.ndarray | None, unit: str, name: str
+) -> tuple[Markup, list[dict[str, Any]]]:
+    """Number of loops by diameter, with the labels' outlined over it; and its bars, for the lists of their loops.
 
     Parameters
     ----------
     loops, labels : ndarray, shape (n,)
         Diameters of uncut loops and labels; at least one of all of them. None: no labels.
     unit : str
+    name : str
+        What the names of the bars' lists begin with.
+
+    Returns
+    -------
+    svg : Markup
+    bars : list of dict
+        Of each bar with loops: ``id``, ``low``, ``high`` (edges; `high` belongs to the next one), ``n``, ``said``.
     """
     edges = histogram_edges(loops if labels is None else np.concatenate([loops, labels]))
     heights = np.histogram(loops, edges)[0]
@@ -61,15 +71,20 @@ def diameter_histogram(loops: np.ndarray, labels: np.ndarray | None, unit: str) 
         "Histogram of the diameters", f"diameter ({unit})", "number of loops", (edges[0], edges[-1]), (0, 1.08 * top)
     )
     titles = [
-        f"{text.figure(a)} to {text.figure(b)} {unit}: {n} loops"
+        f"{text.figure(a)} to {text.figure(b)} {unit}: {n} {'loop' if n == 1 else 'loops'}"
         for a, b, n in zip(edges[:-1], edges[1:], heights, strict=True)
     ]
-    plot.bars("loops", edges, heights, titles)
+    names = [f"{name}-{k}" for k in range(len(heights))]
+    plot.bars("loops", edges, heights, titles, [f"#{one}" for one in names])
+    bars = [
+        {"id": names[k], "low": float(edges[k]), "high": float(edges[k + 1]), "n": int(heights[k]), "said": titles[k]}
+        for k in np.flatnonzero(heights)
+    ]
     plot.legend("loops", f"loops, n = {len(loops)}", "bar")
     if labels is not None and others is not None:
         plot.outline("labels", edges, others)
         plot.legend("labels", f"labels, n = {len(labels)}")
-    return plot.svg()
+    return plot.svg(), bars
 
 
 def cumulative_curve(loops: np.ndarray, labels: np.ndarray | None, unit: str) -> Markup:

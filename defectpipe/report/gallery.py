@@ -21,8 +21,8 @@ from defectpipe.report.overlays import bar_length, grey_picture
 MOST_PICTURES = 100
 """Images with a picture: half of them the worst, half the best."""
 
-MOST_LISTED_LOOPS = 6000
-"""Loops with a row in the report, the worst images' first; ``loops.csv`` has them all."""
+MOST_LISTED = 6000
+"""Loops and labels with a row in the report, the worst images' first; ``loops.csv`` has all the loops."""
 
 MOST_CANDIDATES = 400
 """Candidates that are drawn of one image, the best first."""
@@ -34,6 +34,8 @@ LARGEST_JPEG_BYTES = 40_000
 
 # Long sides and qualities, the first that is small enough is taken.
 _TRIALS = ((720, 72), (720, 55), (600, 55), (600, 40), (480, 40), (360, 35), (240, 30))
+# Long side from which on the boxes of candidates are drawn to whole px.
+_WHOLE_PX_FROM = 800
 _BOX_COLUMNS = ["x0_px", "y0_px", "x1_px", "y1_px"]
 _ELLIPSE_COLUMNS = ["x_px", "y_px", "diameter_px", "minor_px", "angle_deg"]
 
@@ -65,6 +67,9 @@ class Findings:
         By expert, boxes tight; none: not labelled.
     overlay : str
         The picture of the image below the output folder, for a link; empty: there is none.
+    partners : pair of ndarray, optional
+        Of each label of the first expert the place of the loop that found it, and the other way round (see
+        `statistics.scoring.partners`; negative: none).
     """
 
     image: str
@@ -76,6 +81,7 @@ class Findings:
     n_screened_out: int
     labels: Mapping[str, pd.DataFrame]
     overlay: str = ""
+    partners: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def order_by_need(images: pd.DataFrame, loops: pd.DataFrame, f1: Mapping[str, float | None]) -> list[Need]:
@@ -172,8 +178,8 @@ def drawing(
             '<image x="-0.5" y="-0.5" width="{}" height="{}" preserveAspectRatio="none" '
             'href="data:image/jpeg;base64,{}"/>'
         ).format(width, height, href),
-        _layer("candidates", _boxes(found.candidates)),
-        _layer("screened", _boxes(found.screened_out)),
+        _layer("candidates", _boxes(found.candidates, shape)),
+        _layer("screened", _boxes(found.screened_out, shape)),
     ]
     parts.append(_layer("loops", _loops(loops, loop_link)))
     # Over the loops, with gaps in their lines: where both agree, both are seen.
@@ -189,11 +195,11 @@ def _layer(key: str, content: Markup) -> Markup:
     return Markup('<g class="layer{}" data-layer="{}">{}</g>').format(off, key, content)
 
 
-def _boxes(table: pd.DataFrame) -> Markup:
-    d = "".join(
-        f"M{_n(x0)} {_n(y0)}H{_n(x1)}V{_n(y1)}H{_n(x0)}z"
-        for x0, y0, x1, y1 in table[_BOX_COLUMNS].to_numpy(float)[:MOST_CANDIDATES]
-    )
+def _boxes(table: pd.DataFrame, shape: tuple[int, int]) -> Markup:
+    # There are many of them: as short as can be, whole px where these are fine enough.
+    boxes = table[_BOX_COLUMNS].to_numpy(float)[:MOST_CANDIDATES]
+    boxes = np.round(boxes, 0 if max(shape) >= _WHOLE_PX_FROM else 1)
+    d = "".join(f"M{_n(x0)} {_n(y0)}h{_n(x1 - x0)}v{_n(y1 - y0)}h{_n(x0 - x1)}z" for x0, y0, x1, y1 in boxes)
     return Markup('<path d="{}"/>').format(d) if d else Markup("")
 
 

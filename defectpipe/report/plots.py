@@ -51,6 +51,7 @@ class Plot:
         self.x_range, self.y_range = _widened(x_range), _widened(y_range)
         self.x_ticks = list(ticks(*self.x_range)) if x_ticks is None else list(x_ticks)
         self._marks: list[Markup] = []
+        self._links_inside = False
         self._legend: list[tuple[str, str, str]] = []
 
     def x(self, value: float) -> float:
@@ -67,14 +68,24 @@ class Plot:
         """An entry of the legend: ``line``, ``bar``, ``band`` or ``point`` of a series' style."""
         self._legend.append((series, text, mark))
 
-    def bars(self, series: str, edges: np.ndarray, heights: np.ndarray, titles: Sequence[str]) -> None:
-        """Filled bars of a histogram, each with its title."""
-        for (left, right), height, title in zip(pairwise(edges), heights, titles, strict=True):
+    def bars(
+        self, series: str, edges: np.ndarray, heights: np.ndarray, titles: Sequence[str], links: Sequence[str]
+    ) -> None:
+        """Filled bars of a histogram, each a link with its title; the column above a bar belongs to the link."""
+        self._links_inside = True
+        for (left, right), height, title, link in zip(pairwise(edges), heights, titles, links, strict=True):
             if height:
-                x, y = self.x(left), self.y(height)
+                x, y, bottom = self.x(left), self.y(height), self.y(0)
+                width = max(0.5, self.x(right) - x - 0.8)
                 self._marks.append(
-                    Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
-                        series, _n(x), _n(y), _n(max(0.5, self.x(right) - x - 0.8)), _n(self.y(0) - y), title
+                    Markup(
+                        '<a href="{}" aria-label="{}"><title>{}</title>'
+                        '<rect class="column" x="{x}" y="{}" width="{width}" height="{}"/>'
+                        '<rect class="bar {}" x="{x}" y="{}" width="{width}" height="{}"/></a>'
+                    ).format(
+                        *(link, title, title, _n(_TOP), _n(bottom - _TOP), series, _n(y), _n(bottom - y)),
+                        x=_n(x),
+                        width=_n(width),
                     )
                 )
 
@@ -144,8 +155,9 @@ class Plot:
     def svg(self) -> Markup:
         """The plot."""
         parts = [
-            Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-                _n(WIDTH), _n(HEIGHT), self.title
+            # An image has no parts for a screen reader; links that the keyboard reaches are parts.
+            Markup('<svg class="plot" viewBox="0 0 {} {}" role="{}" aria-label="{}">').format(
+                _n(WIDTH), _n(HEIGHT), "group" if self._links_inside else "img", self.title
             ),
             *self._frame(),
             *self._marks,

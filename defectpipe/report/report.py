@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,14 +12,15 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 
 from defectpipe.io.files import write_atomic
-from defectpipe.report import gallery, sections, text
+from defectpipe.report import gallery, objects, sections, text
 from defectpipe.report.data import ReportData
 from defectpipe.report.gallery import Findings, Need
 
-REPORT_VERSION = 3
+REPORT_VERSION = 4
 """Raised when the report shows something else of the same results."""
 
 MOST_ROWS = 2000
@@ -66,14 +66,15 @@ def render_report(data: ReportData) -> str:
             script_hash=page_hash(script),
             headline=sections.headline(data),
             left_out=sections.left_out(data),
-            most_listed=sections.MOST_LISTED,
+            most_left_out=sections.MOST_LISTED,
             size_figures=sections.size_figures(data),
             image_figures=sections.image_figures(data),
             agreement=sections.agreement(data),
             worst=[_worst(data, need, pictured) for need in data.order[:N_WORST]],
             cards=cards,
             listed={card["number"] for card in cards if card["loops"]},
-            most_listed_loops=gallery.MOST_LISTED_LOOPS,
+            labels_listed={card["number"] for card in cards if card["labels"]},
+            most_listed=gallery.MOST_LISTED,
             area_um2=text.figure(data.pooled["analysed_area_m2"] * 1e12),
             layers=_layers(data),
             rows=[_row(data, row, pictured, exponent) for row in shown],
@@ -138,7 +139,7 @@ def _row(data: ReportData, row: int, pictured: set[tuple[str, int]], exponent: i
 
 
 def _cards(data: ReportData, exponent: int) -> list[dict[str, Any]]:
-    """The gallery, in the order of need; loops have rows until there are too many of them."""
+    """The gallery, in the order of need; loops and labels have rows until there are too many of them."""
     place = {
         (str(image), int(frame)): row
         for row, (image, frame) in enumerate(zip(data.images["image"], data.images["frame"], strict=True))
@@ -149,15 +150,22 @@ def _cards(data: ReportData, exponent: int) -> list[dict[str, Any]]:
     for found in data.gallery:
         row = place[found.image, found.frame]
         loops = data.loops_of(found.image, found.frame)
-        has_rows = listed + len(loops) <= gallery.MOST_LISTED_LOOPS
-        listed += len(loops) if has_rows else 0
+        labels = found.labels[min(found.labels)] if found.labels else None
+        n_rows = len(loops) + (0 if labels is None else len(labels))
+        has_rows = listed + n_rows <= gallery.MOST_LISTED
+        listed += n_rows if has_rows else 0
         position, need = rank[row]
         facts = _facts(data, found, len(loops))
+        of_label, of_loop = found.partners or (None, None)
+        scored = found.frame == 0 and found.image in data.f1
         card = _row(data, row, pictured, exponent) | {
             "rank": position,
             "need": need.reason,
-            "loops": [_loop(values) for values in loops.to_dict("records")] if has_rows else [],
+            "loops": objects.loop_rows(loops, of_loop, data.unit) if has_rows else [],
+            "labels": [] if labels is None or not has_rows else objects.label_rows(labels, of_label, loops),
             "has_rows": has_rows,
+            "scored": scored,
+            "focus_said": _focus(data.images.iloc[row]),
             "overlay": text.address(found.overlay) if found.overlay else "",
             "facts": facts,
             "f1": _key(data.f1.get(found.image) if found.frame == 0 else None),
@@ -178,6 +186,7 @@ def _cards(data: ReportData, exponent: int) -> list[dict[str, Any]]:
 
 
 def _facts(data: ReportData, found: Findings, n_loops: int) -> list[str]:
+    """What there is over a picture, in words; the first is the number of its loops."""
     out = [f"{n_loops} loops", f"{found.n_candidates} candidates", f"{found.n_screened_out} screened out"]
     if max(found.n_candidates, found.n_screened_out) > gallery.MOST_CANDIDATES:
         out.append(f"the best {gallery.MOST_CANDIDATES} of each are drawn")
@@ -186,19 +195,16 @@ def _facts(data: ReportData, found: Findings, n_loops: int) -> list[str]:
     return out
 
 
-def _loop(values: Mapping[Any, Any]) -> dict[str, str]:
-    return {
-        "id": text.count(values["loop_id"]),
-        "x": text.fixed(values["x_px"], 1),
-        "y": text.fixed(values["y_px"], 1),
-        "diameter_px": text.fixed(values["diameter_px"], 1),
-        "diameter_nm": text.fixed(values["diameter_nm"], 2),
-        "minor_px": text.fixed(values["minor_px"], 1),
-        "angle": text.fixed(values["angle_deg"], 0),
-        "cut": "cut" if values["on_edge"] else "",
-        "score": text.fixed(values["screening_score"], 2),
-        "fit": text.fixed(values["fit_quality"], 2),
-    }
+def _focus(values: pd.Series) -> str:
+    """Spread and blur behind a frame's focus score, where they are known."""
+    parts = []
+    if text.known(values["focus_score_std"]) is not None:
+        parts.append(f"± {text.fixed(values['focus_score_std'], 1)}")
+    if text.known(values["focus_blur_px"]) is not None:
+        in_nm = text.known(values["focus_blur_nm"])
+        blur = f"blur {text.figure(values['focus_blur_px'], 2)} px"
+        parts.append(blur + (f" = {text.figure(in_nm, 2)} nm" if in_nm is not None else ""))
+    return ", ".join(parts)
 
 
 def _layers(data: ReportData) -> list[dict[str, Any]]:
@@ -241,7 +247,7 @@ def environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"name": text.name, "sentence": text.sentence}
+    environment.filters |= {"name": text.name, "sentence": text.sentence, "figure": text.figure}
     return environment
 
 

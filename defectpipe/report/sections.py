@@ -104,11 +104,13 @@ def size_figures(data: ReportData) -> list[dict[str, Any]]:
         part = whole[whole["image"].isin(scored) & (whole["frame"] == 0)][column].to_numpy(float)
         marked = labels[labels["image"].isin(scored)][column].to_numpy(float)
         sets.append((f"the {len(scored)} labelled images", part, marked[np.isfinite(marked)]))
-    out = []
+    out: list[dict[str, Any]] = []
     for which, found, marked_sizes in sets:
         if len(found) or (marked_sizes is not None and len(marked_sizes)):
             note = f"Over {which}; without what the border cuts."
-            out.append({"svg": figures.diameter_histogram(found, marked_sizes, unit), "caption": note})
+            svg, bars = figures.diameter_histogram(found, marked_sizes, unit, f"bar-{len(out)}")
+            said = f"{note} A bar leads to its loops."
+            out.append({"svg": svg, "caption": said, "bars": bars, "scored": marked_sizes is not None})
             out.append({"svg": figures.cumulative_curve(found, marked_sizes, unit), "caption": note})
     return out
 

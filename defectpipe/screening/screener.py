@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnxruntime
 
 from defectpipe.boxes import suppress
 from defectpipe.errors import ModelError
+from defectpipe.networks.session import open_session
 from defectpipe.screening.crops import Crops, CropSource
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.onnx_check import check_onnx
@@ -82,13 +82,7 @@ class OnnxNetwork:
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
         check_onnx(data, str(path), recipe, BATCH)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises its own types, none of them public
-            raise ModelError(f"{path}: cannot be loaded as an ONNX network ({error}).") from error
+        self._session = open_session(data, str(path))
         self._input = self._session.get_inputs()[0].name
         self._crop_px = recipe if isinstance(recipe, int) else recipe.crop_px
 
@@ -101,7 +95,7 @@ class OnnxNetwork:
             batch[: len(part)] = part
             try:
                 [answer] = self._session.run(None, {self._input: batch})
-            except Exception as error:  # as above
+            except Exception as error:  # ONNX Runtime raises its own types, none of them public
                 raise ModelError(f"The network cannot be used ({str(error).splitlines()[0]}).") from error
             answers.append(answer[: len(part)])
         return np.concatenate(answers)

@@ -13,7 +13,7 @@ from defectpipe.statistics.curves import curve_steps, precision_recall_curve
 from defectpipe.statistics.distributions import mean_and_std
 from defectpipe.statistics.experts import compare_experts
 from defectpipe.statistics.pooling import ScoredImage, image_rows, pooled_agreement, rule_name
-from defectpipe.statistics.scoring import BOX_COLUMNS, SCORES, Objects, score
+from defectpipe.statistics.scoring import BOX_COLUMNS, SCORES, Objects, partners, score
 
 LABELLED_FRAME = 0
 """Labels of a file with several frames are those of its first."""
@@ -58,6 +58,20 @@ def agreement(
             value = float(SCORES[name](counts[rule].astype(float)))
             out[name + suffix] = value if np.isfinite(value) else None
     return out
+
+
+def agreeing(
+    loops: pd.DataFrame, labels: pd.DataFrame, shape: tuple[int, int], *, box_convention: str, settings: Settings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which loops and labels the `agreement` of an image counts as the same; parameters as there.
+
+    Returns
+    -------
+    of_label, of_loop : ndarray of int
+        See `scoring.partners`.
+    """
+    marked = Objects.from_labels(labels, shape, box_convention, settings.measurement.border_margin_px)
+    return partners(marked, Objects.from_loops(loops), settings.statistics)
 
 
 def reference_expert(labels: Mapping[str, Mapping[str, pd.DataFrame]], image: str) -> str | None:

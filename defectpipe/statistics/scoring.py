@@ -17,6 +17,9 @@ BOX_COLUMNS = ["x0_px", "y0_px", "x1_px", "y1_px"]
 RULES = ("one_to_one", "li2018")
 """The matching rules: boxes one-to-one at ``match_iou``; centres within ``match_distance_px``, many-to-many."""
 
+NO_PARTNER, NOT_COUNTED = -1, -2
+"""In place of a partner's index: a label missed or a loop false; an object that counts neither way."""
+
 COUNTS = ("n_labels", "n_found", "n_loops", "n_true")
 """What a rule counts in an image: labels that count, those found, loops that count, those that are true."""
 
@@ -112,6 +115,30 @@ def score(labels: Objects, loops: Objects, settings: StatisticsSettings) -> dict
             counted_labels, counted_loops = ~a.on_edge & ~excused_labels, ~b.on_edge & ~excused_loops
             out[rule + suffix] = np.array([counted_labels.sum(), found.sum(), counted_loops.sum(), true.sum()])
     return out
+
+
+def partners(labels: Objects, loops: Objects, settings: StatisticsSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Who agrees with whom one-to-one, as `score` counts it.
+
+    Parameters
+    ----------
+    labels, loops : Objects
+        In the same box convention.
+    settings : StatisticsSettings
+        ``match_iou``.
+
+    Returns
+    -------
+    of_label, of_loop : ndarray of int, shape (n_labels,) and (n_loops,)
+        Index of the loop that found a label, and of the label that a loop agrees with; else `NO_PARTNER`, or
+        `NOT_COUNTED`: on the border, or beside what is.
+    """
+    _found, _true, excused_labels, excused_loops = _one_to_one(labels, loops, settings)
+    pairs = matched_pairs(labels, loops, settings.match_iou)
+    of_label = np.where(labels.on_edge | excused_labels, NOT_COUNTED, NO_PARTNER)
+    of_loop = np.where(loops.on_edge | excused_loops, NOT_COUNTED, NO_PARTNER)
+    of_label[pairs[:, 0]], of_loop[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
+    return of_label, of_loop
 
 
 def matched_pairs(labels: Objects, loops: Objects, min_overlap: float) -> np.ndarray:

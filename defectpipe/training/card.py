@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import platform
 from collections import Counter
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from defectpipe.training.figures import HeldOut
 from defectpipe.training.recipe import TrainingRecipe
+from defectpipe.training.versions import versions
 
 _PACKAGES = ("defectpipe", "numpy", "opencv-python-headless", "numba", "tensorflow", "keras", "onnxruntime")
 
@@ -68,7 +67,7 @@ def model_card(
         "held_out": figures,
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in _PACKAGES},
+        "versions": versions(_PACKAGES),
         "reproducibility": (
             "The same seed gives the same cascade on any machine of one family, and the same screener on one machine "
             "with one version of TensorFlow: each part trains on one thread."

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from defectpipe.analysis import detect_candidates, measure_loops, screen_candidates
+from defectpipe.analysis import analyse
 from defectpipe.focus.assessment import assess_focus
 from defectpipe.io.tables import read_parquet, write_parquet
 from defectpipe.micrograph import Micrograph
@@ -155,13 +155,14 @@ def degraded_rows(
     Returns
     -------
     list of dict
-        ``added_sigma_px`` (of the image's own px), ``working_sigma_px`` (of the model's); ``focus_score``,
-        ``focus_score_std``, ``focus_state``; ``n_labels``, ``n_found``, ``n_loops``, ``n_true``, ``f1`` (one-to-one,
-        IoU 0.4, without the border); ``diameter_relative_error`` (mean of the loops over mean of the labels, less 1),
-        ``matched_diameter_relative_error`` (median over matched pairs); ``n_candidates``, ``n_screened`` (above the
-        lowest score kept), ``score_mean``, ``score_p10``, ``score_p50``, ``score_p90`` (screening scores of the loops),
-        ``score_share_doubtful`` (of the screened, those within 0.2 of the threshold), ``fit_quality_mean``;
-        ``threshold`` in use, ``pixel_size_nm``, ``screening_scores`` (list: all screened loops off the border).
+        What is unknown or undefined is NaN. ``added_sigma_px`` (of the image's own px), ``working_sigma_px`` (of the
+        model's); ``focus_score``, ``focus_score_std``, ``focus_state``; ``n_labels``, ``n_found``, ``n_loops``,
+        ``n_true``, ``f1`` (one-to-one, IoU 0.4, without the border); ``diameter_relative_error`` (mean of the loops
+        over mean of the labels, less 1), ``matched_diameter_relative_error`` (median over matched pairs);
+        ``n_candidates``, ``n_screened`` (above the lowest score kept), ``score_mean``, ``score_p10``, ``score_p50``,
+        ``score_p90`` (screening scores of the loops), ``score_share_doubtful`` (of the screened, those within 0.2 of
+        the threshold), ``fit_quality_mean``; ``threshold`` in use, ``pixel_size_nm``, ``screening_scores`` (list: all
+        screened loops off the border).
     """
     factor = binning(m.shape, m.pixel_size_nm, model.working_pixel_size_nm)
     settings = Settings(detection=DetectionSettings(model.max_candidates), screening=ScreeningSettings(LOWEST_SCORE))
@@ -170,15 +171,19 @@ def degraded_rows(
         seen = dataclasses.replace(m, pixels=defocus(m.grey8(), level * factor, rng))
         row: dict[str, Any] = {"added_sigma_px": level * factor, "working_sigma_px": level}
         found = assess_focus(seen, focus)
-        row |= {"focus_score": found.score, "focus_score_std": found.score_std, "focus_state": found.state}
-        candidates = detect_candidates(seen, model, settings)
-        screened = screen_candidates(seen, candidates, model, settings)
-        every = measure_loops(seen, screened, model, settings)
+        row |= {"focus_score": _number(found.score), "focus_score_std": _number(found.score_std)}
+        row["focus_state"] = found.state
+        candidates, every = analyse(seen, model, settings)
         loops = every[every["screening_score"] >= model.threshold]
-        row |= {"threshold": model.threshold, "pixel_size_nm": m.pixel_size_nm}
+        row |= {"threshold": model.threshold, "pixel_size_nm": _number(m.pixel_size_nm)}
         row["screening_scores"] = every.loc[~every["on_edge"], "screening_score"].tolist()
         rows.append(row | _agreement(marked, loops) | _score_features(every, loops, model.threshold, len(candidates)))
     return rows
+
+
+def _number(value: float | None) -> float:
+    # A column of nothing but None would be one of objects.
+    return np.nan if value is None else value
 
 
 def _agreement(marked: Objects, loops: pd.DataFrame) -> dict[str, Any]:
@@ -194,7 +199,7 @@ def _agreement(marked: Objects, loops: pd.DataFrame) -> dict[str, Any]:
     return named | {
         "f1": 2 * named["n_true"] / total if total else np.nan,
         "diameter_relative_error": whole.mean() / wanted.mean() - 1 if len(whole) and len(wanted) else np.nan,
-        "matched_diameter_relative_error": matched["median_relative_error"],
+        "matched_diameter_relative_error": _number(matched["median_relative_error"]),
     }
 
 

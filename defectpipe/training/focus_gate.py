@@ -182,8 +182,6 @@ _N_SUMS = 4
 def _sums_by_group(table: pd.DataFrame) -> np.ndarray:
     """Interpolated sums of each group, shape (n_groups, len(GRID), _N_SUMS)."""
     sums, groups = [], []
-    # Where a fold's model found no label at all, its errors are None, and the column is of objects.
-    table = table.astype({"matched_diameter_relative_error": float})
     for _, rows in table.groupby("image", sort=True):
         rows = rows.groupby("focus_score", as_index=False).mean(numeric_only=True).sort_values("focus_score")
         at = rows["focus_score"].to_numpy(float)

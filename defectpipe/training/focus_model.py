@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from defectpipe.focus.training import RECIPES, FocusRecipe, fit_focus
 from defectpipe.io.tables import write_json
 from defectpipe.model import CARD, file_sha256
 from defectpipe.networks.export import export_onnx, save_weights
+from defectpipe.training.versions import versions
 
 FOCUS_WEIGHTS, FOCUS_ONNX = "network.weights.h5", "network.onnx"
 _PACKAGES = ("defectpipe", "numpy", "opencv-python-headless", "tensorflow", "keras", "onnxruntime")
@@ -120,9 +119,8 @@ def write_focus_card(folder: Path, content: Mapping[str, Any]) -> None:
         Plain JSON values.
     """
     hashes = {name: file_sha256(folder / name) for name in (FOCUS_WEIGHTS, FOCUS_ONNX)}
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     made: dict[str, Any] = {"name": folder.name, "kind": "focus"}
     if content["uses_magnification"]:
         made["magnification_scale"] = {"from": MAGNIFICATION_RANGE[0], "to": MAGNIFICATION_RANGE[1], "by": "logarithm"}
-    made |= {**content, "versions": {"python": platform.python_version(), **versions}, "sha256": hashes}
+    made |= {**content, "versions": versions(_PACKAGES), "sha256": hashes}
     write_json(made, folder / CARD)

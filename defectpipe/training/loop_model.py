@@ -146,7 +146,7 @@ def train_loop_model(
         write_atomic(target / file, (folders[-1] / file).read_bytes())
     write_parquet(held_out.loops, target / HELD_OUT_FOLDER / "loops.parquet")
     write_parquet(held_out.candidates, target / HELD_OUT_FOLDER / "candidates.parquet")
-    write_parquet(_image_list(images, folds), target / IMAGE_LIST)
+    write_image_list(target, images, folds)
     if degraded is not None:
         write_parquet(degraded, target / HELD_OUT_FOLDER / "degraded.parquet")
     usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
@@ -182,12 +182,28 @@ def collect_held_out(
     )
 
 
-def _image_list(images: Sequence[TrainingImage], folds: Sequence[int]) -> pd.DataFrame:
+def write_image_list(folder: Path, images: Sequence[TrainingImage], folds: Sequence[int]) -> Path:
+    """List in a model's folder which images it was trained on, known by hashes of their pixels; no pixels.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the model.
+    images : sequence of TrainingImage
+    folds : sequence of int
+        Of each image.
+
+    Returns
+    -------
+    Path
+        `IMAGE_LIST` in the folder: ``image``, ``group``, ``fold``, ``pixels_sha256``.
+    """
     rows = [
         (i.micrograph.image, i.group, fold, pixel_sha256(i.micrograph.grey8()))
         for i, fold in zip(images, folds, strict=True)
     ]
-    return pd.DataFrame(rows, columns=["image", "group", "fold", "pixels_sha256"])
+    write_parquet(pd.DataFrame(rows, columns=["image", "group", "fold", "pixels_sha256"]), folder / IMAGE_LIST)
+    return folder / IMAGE_LIST
 
 
 def _train_parts(jobs: list[PartJob], n_jobs: int) -> list[Path]:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from defectpipe.analysis import detect_candidates, measure_loops, screen_candidates
+from defectpipe.analysis import analyse
 from defectpipe.errors import ModelError, SettingsError
 from defectpipe.io.tables import loops_table, read_parquet, write_parquet
 from defectpipe.model import LoopModel, find_model
@@ -111,9 +111,8 @@ def find_loops(job: BeforeJob) -> pd.DataFrame:
     with PartProgress("model before") as progress:
         progress.begin("images", len(job.images))
         for image in job.images:
-            m = image.micrograph()
-            screened = screen_candidates(m, detect_candidates(m, model, job.settings), model, job.settings)
-            tables.append(measure_loops(m, screened, model, job.settings))
+            _, loops = analyse(image.micrograph(), model, job.settings)
+            tables.append(loops)
             progress.step()
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from defectpipe.analysis import BOX_COLUMNS, clip, detect_candidates, measure_loops, screen_candidates
+from defectpipe.analysis import BOX_COLUMNS, analyse, clip, measure_loops
 from defectpipe.boxes import shrink
 from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
 from defectpipe.detection.scan import ScanRecipe, find_candidates
@@ -165,9 +165,8 @@ def _apply(job: PartJob, progress: PartProgress) -> None:
     progress.begin("held-out images", len(job.held_out_images))
     for image in job.held_out_images:
         m = image.micrograph()
-        found = detect_candidates(m, model, settings)
-        screened = screen_candidates(m, found, model, settings)
-        loops.append(measure_loops(m, screened, model, settings))
+        found, measured = analyse(m, model, settings)
+        loops.append(measured)
         numbers = found[[*BOX_COLUMNS, "detection_score"]].astype("float32")
         candidates.append(numbers.assign(image=m.image, fold=job.held_out))
         progress.step()

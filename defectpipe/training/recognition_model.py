@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import io
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from defectpipe.recognition.model import FAMILIARITY, FILES, FUSION, KIND, PIXEL
 from defectpipe.recognition.pixelwise import build_pixelwise
 from defectpipe.recognition.recogniser import Layout, build_trunk
 from defectpipe.recognition.views import VIEW_PX
+from defectpipe.training.versions import versions
 
 if TYPE_CHECKING:
     import keras
@@ -93,14 +92,13 @@ def write_solid_model(folder: Path, trained: TrainedSolids, describe: Mapping[st
         limit=np.array(known.limit),
     )
     write_atomic(folder / FAMILIARITY, buffer.getvalue())
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     content = {
         "name": folder.name,
         "kind": KIND,
         "layout": dataclasses.asdict(trained.layout),
         "temperatures": {str(n): float(t) for n, t in trained.temperatures.items()},
         **(describe or {}),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": versions(_PACKAGES),
         "sha256": {name: file_sha256(folder / name) for name in FILES},
     }
     write_json(content, folder / CARD)

@@ -6,9 +6,9 @@ larger, or several. Everything that a microscope varies is drawn anew for each v
 drift, movement of the body, flyback, defocus, probe, noise of detector and lines, brightness and contrast. Material,
 dimensions and deformation are the body's, and half of the bodies are deformed.
 
-The bodies are of titanium to gold, 60 to 270 nm across in the views: thinner or lighter ones scatter less than an electron a
-px at the lowest dose. Deformations are strong: a weak one is no more than what scan distortion and drift do to an
-ideal body.
+The bodies are of titanium to gold, 60 to 270 nm across in the views: thinner or lighter ones scatter less than an
+electron a px at the lowest dose. Deformations are strong: a weak one is no more than what scan distortion and drift do
+to an ideal body.
 """
 
 from __future__ import annotations

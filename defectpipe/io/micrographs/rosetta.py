@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from defectpipe.errors import MicrographError
+from defectpipe.io.hdf5 import check_hdf5
 from defectpipe.io.micrographs.dm import check_dm
 from defectpipe.io.micrographs.frames import Claim, Frame, StatedSize, check_claim
-from defectpipe.io.micrographs.hdf5 import check_hdf5
 from defectpipe.io.micrographs.units import is_reciprocal, nanometres
 from defectpipe.io.micrographs.voltage import sensible_kv
 
@@ -28,6 +28,8 @@ _READER_OF_SUFFIX = {
     ".emi": "tia",
     **dict.fromkeys((".mrc", ".mrcs", ".st", ".ali", ".rec"), "mrc"),
 }
+# The first of them that a text holds.
+_MODES = ("STEM", "SEM", "TEM")
 _MRC_BYTES_PER_PX = {0: 1, 1: 2, 2: 4, 4: 8, 6: 2, 12: 2}
 # The extended header of Thermo Fisher's tomography software has a pixel size of its own.
 _FEI_HEADER_BYTES = 128 * 1024
@@ -64,7 +66,7 @@ def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
         stated, size_notes = _stated_sizes(image["axes"], path)
         title = _title(image)
         notes = (*size_notes, *left_out, *((f"detector: {title}",) if len(images) > 1 and title else ()))
-        modality, magnification = _instrument(image.get("metadata", {}))
+        modality, magnification = _instrument(image)
         voltage_kv = _voltage(image)
         tilts = _tilts(image["axes"], len(samples))
         frames.extend(
@@ -128,7 +130,10 @@ def _load(path: Path) -> list[dict[str, Any]]:
     if name == "mrc":
         _check_mrc(_mrc_header(path), path.stat().st_size)
     if name == "emd":
-        check_hdf5(path)
+        try:
+            check_hdf5(path)
+        except ValueError as error:
+            raise MicrographError(f"{error}.") from error
     if suffix == ".ser":
         _check_ser(path)
     with warnings.catch_warnings():
@@ -249,30 +254,51 @@ def _title(image: dict[str, Any]) -> str:
     return str(image.get("metadata", {}).get("General", {}).get("title", ""))
 
 
-def _instrument(metadata: dict[str, Any]) -> tuple[str | None, float | None]:
+def _instrument(image: dict[str, Any]) -> tuple[str | None, float | None]:
     """Modality and magnification, where the file states them."""
-    for kind, values in metadata.get("Acquisition_instrument", {}).items():
-        if kind not in ("TEM", "SEM", "STEM") or not isinstance(values, dict):
-            continue
-        magnification = values.get("magnification")
-        number = float(magnification) if isinstance(magnification, int | float) and magnification > 0 else None
-        return str(values.get("acquisition_mode") or kind), number
-    return None, None
+    times = _positive(_stated(image, "magnification"))
+    # In the file's own words: the reader takes for TEM what it does not know.
+    said = str(_stated(image, "acquisition_mode", convert=False) or "").upper()
+    mode = next((mode for mode in _MODES if mode in said), None)
+    if mode is None and "SEM" in image.get("metadata", {}).get("Acquisition_instrument", {}):
+        mode = "SEM"
+    # Velox writes the magnification of STEM, 0 if it is not in use, and that of TEM with a submode.
+    optics = image.get("original_metadata", {}).get("Optics")
+    if mode is None and isinstance(optics, dict):
+        nominal = _positive(optics.get("NominalMagnification"))
+        if times is not None:
+            mode = "STEM"
+        elif nominal is not None and optics.get("TemOperatingSubMode") not in (None, "", "None"):
+            mode, times = "TEM", nominal
+    return mode, times
 
 
 def _voltage(image: dict[str, Any]) -> float | None:
-    """Voltage in kV: as the reader gives it, or still among the file's own entries, with where they belong."""
+    """Voltage in kV."""
+    return sensible_kv(_stated(image, "beam_energy"))
+
+
+def _stated(image: dict[str, Any], name: str, convert: bool = True) -> Any:
+    """What a file says of its instrument: as the reader gives it, or still among the file's own entries."""
     for values in image.get("metadata", {}).get("Acquisition_instrument", {}).values():
-        if isinstance(values, dict) and (stated := sensible_kv(values.get("beam_energy"))) is not None:
-            return stated
-    for name, (place, convert) in image.get("mapping", {}).items():
-        if not place.endswith(".beam_energy"):
+        if isinstance(values, dict) and values.get(name) is not None:
+            return values[name]
+    for entry, (place, converter) in image.get("mapping", {}).items():
+        if not place.startswith("Acquisition_instrument.") or not place.endswith(f".{name}"):
             continue
         value: Any = image.get("original_metadata", {})
-        for part in name.split("."):
+        for part in entry.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         # What it holds comes from the file, and may be anything.
         with contextlib.suppress(Exception):
-            if (stated := sensible_kv(convert(value) if convert is not None else value)) is not None:
-                return stated
+            if value is not None:
+                return converter(value) if convert and converter is not None else value
     return None
+
+
+def _positive(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None

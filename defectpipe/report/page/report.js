@@ -64,15 +64,44 @@
     status.addEventListener("change", applyFilter);
   }
 
+  // A bar's loops: copies of the rows that the gallery has, the smallest first, each with the way back to its own.
+  function listLoops(bar) {
+    if (bar.querySelector("table")) return;
+    const { low, high, n, scored } = bar.dataset, size = (row) => Number(row.dataset.size);
+    const within = all(`.card${scored === undefined ? "" : "[data-scored]"} tr[data-size]`, cards || document)
+      .filter((row) => size(row) >= Number(low) && size(row) < Number(high)).sort((a, b) => size(a) - size(b));
+    if (within.length < Number(n)) bar.querySelector(".listed").textContent = within.length + " of them are listed in this report, all in the file. ";
+    if (!within.length) return;
+    const cell = (name, content) => Object.assign(document.createElement(name), { textContent: content });
+    const table = within[0].closest(".scroll").cloneNode(true);
+    table.setAttribute("aria-label", bar.querySelector("h3").textContent);
+    const head = table.querySelector("thead tr");
+    head.prepend(Object.assign(cell("th", "Image"), { scope: "col", className: "file" }));
+    table.querySelector("tbody").replaceChildren(...within.map((row) => {
+      const copy = row.cloneNode(true), card = row.closest(".card"), number = copy.querySelector("th");
+      const image = Object.assign(cell("td", ""), { className: "file" });
+      image.append(Object.assign(cell("a", card.querySelector("h3").textContent), { href: "#" + card.id }));
+      number.replaceChildren(Object.assign(cell("a", number.textContent), { href: "#" + row.id }));
+      copy.removeAttribute("id");
+      delete copy.dataset.size;
+      copy.prepend(image);
+      return copy;
+    }));
+    bar.append(table);
+  }
+
   // Links lead into what is folded or filtered away, too.
   function reveal() {
     const target = location.hash.length > 1 && byId(decodeURIComponent(location.hash.slice(1)));
     if (!target) return;
+    if (target.classList.contains("bar-loops")) listLoops(target);
     const folded = target.closest("details");
     if (folded) folded.open = true;
     const hidden = target.closest(".hidden");
     if (hidden) { filter.value = status.value = ""; applyFilter(); }
-    if (folded || hidden) target.scrollIntoView({ block: "center" });
+    // What was out of view had only a supposed height: there once more when it has its own.
+    const there = () => target.scrollIntoView({ block: target.matches("tr, dd") ? "center" : "start" });
+    if (folded || hidden || target.closest(".card")) { there(); requestAnimationFrame(() => requestAnimationFrame(there)); }
   }
   addEventListener("hashchange", reveal);
   reveal();
