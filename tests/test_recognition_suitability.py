@@ -39,6 +39,7 @@ def test_what_is_no_dark_field_picture_is_refused_and_what_is_missing_is_said():
     noise = np.random.default_rng(1).normal(100, 20, (120, 150))
     assert not is_inverted(noise)
     assert "SEM" in look_at_field(discs(), 1.0, "SEM").refusal
+    assert "says TEM" in look_at_field(discs(), 1.0, "TEM").refusal
     assert look_at_field(discs(), 1.0, "STEM") == look_at_field(discs(), 1.0)
     assert "same grey value" in look_at_field(np.full((40, 50), 3.0), 1.0).refusal
     assert look_at_field(discs()).warnings == (NO_PIXEL_SIZE,)

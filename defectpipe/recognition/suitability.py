@@ -31,7 +31,7 @@ _NEAR_PX, _FAR_PX = 3, 9
 _NOISE_SIGMAS_PX, _LEAST_STRUCTURE = (3.0, 6.0, 12.0), 2.0
 # Simulated fields have peaks up to 700, atomic columns from 5,000 on.
 _LEAST_PERIODS, _PEAK = 8, 2000.0
-_OTHER_MODALITIES = ("SEM", "FIB")
+_OTHER_MODALITIES = ("SEM", "FIB", "TEM")
 
 
 @dataclass(frozen=True)
