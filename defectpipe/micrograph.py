@@ -73,6 +73,8 @@ class Micrograph:
         Parts of the picture (y0, y1, x0, x1; ends excluded) that are not analysed: a scale bar drawn in it.
     voltage_kv : float or None
         That accelerated the beam, as the file states it.
+    tilt_deg : float or None
+        Of the specimen, where the file is a tilt series and states it.
     """
 
     pixels: np.ndarray | PixelSource
@@ -86,6 +88,7 @@ class Micrograph:
     rows: tuple[int, int] | None = None
     left_out: tuple[Rectangle, ...] = ()
     voltage_kv: float | None = None
+    tilt_deg: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.pixels.shape) != 2:

@@ -171,7 +171,7 @@ def _assess(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         tables.append(pd.DataFrame({"frame": m.frame, **boxes, "focus_score": found.tiles.ravel()}))
         facts.append(
             {
-                **_picture(m),
+                **picture_facts(m),
                 "modality": m.modality or "",
                 "focus_score": found.score,
                 "focus_score_std": found.score_std,
@@ -209,7 +209,7 @@ def stage_function(job: StageJob, m: Micrograph) -> Callable[[pd.DataFrame], pd.
     return lambda above: _stage_function(job.stage)(m, above, model, job.settings)
 
 
-def _picture(m: Micrograph) -> dict[str, Any]:
+def picture_facts(m: Micrograph) -> dict[str, Any]:
     """Which frame it is, its size and its scale."""
     return {
         "frame": m.frame,
@@ -226,7 +226,7 @@ def _facts(m: Micrograph) -> dict[str, Any]:
     import numpy as np
 
     return {
-        **_picture(m),
+        **picture_facts(m),
         "notes": list(m.notes),
         "constant": m.is_constant,
         "analysed_shape_px": list(m.analysed_shape),

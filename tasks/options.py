@@ -18,7 +18,7 @@ DEMO_SEED = 1
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run was asked for; paths absolute. See the contract for what each means."""
+    """What a run was asked for; paths absolute. See the contract for what each means. Of solids: the model's kind."""
 
     input_dir: Path
     output_dir: Path
@@ -32,6 +32,7 @@ class RunOptions:
     verify: bool
     is_demonstration: bool = False
     given_corrections_dir: Path | None = None
+    of_solids: bool = False
 
     @property
     def corrections_dir(self) -> Path:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STAGES = ("candidates", "screening", "measurement")
 FOCUS = "focus"
+OBJECTS = "objects"
 # The stage whose results each takes.
 BEFORE = {
     "screening": "candidates",
@@ -152,6 +153,8 @@ class Plan:
         """What the result of one stage for one image depends on."""
         if stage == FOCUS:
             return self._focus_inputs(image)
+        if stage == OBJECTS:
+            return self._objects_inputs(image)
         from defectpipe.analysis import ANALYSIS_VERSION
 
         parts: dict[str, Any] = {"stage": stage, "algorithm": ANALYSIS_VERSION[stage]}
@@ -180,6 +183,16 @@ class Plan:
         pixel_size = self.pixel_size_of(image)
         parts: dict[str, Any] = {"stage": FOCUS, "algorithm": FOCUS_VERSION, "image": self.hashes[image]}
         parts |= self.settings_of("reading") | {"pixel size": pixel_size, "focus model": self.focus.sha256}
+        if image in self.companion_hashes:
+            parts["file beside the image"] = self.companion_hashes[image]
+        return Inputs(parts, {"pixel size": pixel_size})
+
+    def _objects_inputs(self, image: str) -> Inputs:
+        from defectpipe.recognition.analysis import RECOGNITION_VERSION
+
+        pixel_size = self.pixel_size_of(image)
+        parts: dict[str, Any] = {"stage": OBJECTS, "algorithm": RECOGNITION_VERSION, "image": self.hashes[image]}
+        parts |= self.settings_of("reading") | {"pixel size": pixel_size, "model": self.model.sha256}
         if image in self.companion_hashes:
             parts["file beside the image"] = self.companion_hashes[image]
         return Inputs(parts, {"pixel size": pixel_size})
@@ -230,7 +243,7 @@ def make_plan(options: RunOptions, threads: int) -> Plan:
     wanted = {file.path for file in files.values()} | {p for paths in belonging.values() for p in paths}
     memory = HashMemory(options.output_dir / STATE_FOLDER / "hashes.json", options.verify)
     known = memory.hash_files(sorted(wanted | set(labels.values())), threads)
-    model = find_model_info(options.model)
+    model = find_solid_info(options.model) if options.of_solids else find_model_info(options.model)
     return Plan(
         output_dir=options.output_dir,
         images=files,
@@ -270,6 +283,15 @@ def find_model_info(name: str) -> ModelInfo:
         model.f1_predictor,
         model.working_pixel_size_nm,
     )
+
+
+def find_solid_info(name: str) -> ModelInfo:
+    """A model of solids, found as loop models are."""
+    from defectpipe.model import find_model
+    from defectpipe.recognition.model import SolidModel
+
+    model = SolidModel.load(find_model(name, [Path.cwd() / "models"]))
+    return ModelInfo(model.path, model.name, model.sha256, box_convention="", uses_pixel_size=True)
 
 
 def find_focus_info(wanted: str, model: ModelInfo) -> FocusInfo | None:

@@ -20,7 +20,15 @@ from defectpipe.errors import SettingsError
 
 MODULES = (
     *("tasks.stages", "tasks.corrections", "tasks.tables", "tasks.agreement", "tasks.overlays", "tasks.exports"),
-    *("tasks.report", "tasks.runall", "tasks.focus", "tasks.models", "tasks.check", "tasks.catalogue"),
+    *(
+        "tasks.report",
+        "tasks.runall",
+        "tasks.focus",
+        "tasks.recognise",
+        "tasks.models",
+        "tasks.check",
+        "tasks.catalogue",
+    ),
 )
 
 

@@ -199,3 +199,9 @@ def test_modality_and_magnification_of_microscope_files(
 def test_voltage_of_microscope_files(data_dir: Path, name: str, voltage_kv: float | None) -> None:
     (path,) = (data_dir / "formats").rglob(name)
     assert read_micrographs(path)[0].voltage_kv == voltage_kv
+
+
+def test_a_tilt_series_states_its_tilts_and_other_stacks_state_none(data_dir: Path) -> None:
+    series = read_micrographs(data_dir / "formats" / "mit-nist" / "HAADF.dm3")
+    assert [m.tilt_deg for m in series] == list(range(-90, 91, 2))
+    assert {m.tilt_deg for m in read_micrographs(data_dir / "formats" / "gpl" / "temp.mrc")} == {None}

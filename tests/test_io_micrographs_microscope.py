@@ -14,7 +14,7 @@ import pytest
 from defectpipe.errors import MicrographError
 from defectpipe.io.folder import MICROSCOPE_SUFFIXES
 from defectpipe.io.micrographs import count_frames, read_micrographs, rosetta
-from defectpipe.io.micrographs.rosetta import _READER_OF_SUFFIX
+from defectpipe.io.micrographs.rosetta import _READER_OF_SUFFIX, _tilts
 from defectpipe.micrograph import Micrograph
 
 HEIGHT, WIDTH = 40, 64
@@ -227,3 +227,13 @@ def test_what_a_header_claims_is_refused_before_it_is_computed(tmp_path: Path, m
     claim = dataset(Claim(), [axis(40, "s", navigate=True), *IMAGE_AXES])  # type: ignore[arg-type]
     with pytest.raises(MicrographError, match="its header claims 40 frames of 30000 × 30000 px"):
         read_datasets(tmp_path, monkeypatch, claim)
+
+
+def test_frames_that_follow_each_other_in_degrees_are_a_tilt_series() -> None:
+    inner = [{"navigate": False, "scale": 1.0, "units": "nm"}] * 2
+    axis = {"navigate": True, "scale": 10.0, "offset": -20.0, "units": "deg"}
+    assert _tilts([axis, *inner], 4) == [-20.0, -10.0, 0.0, 10.0]
+    for change in ({"units": "s"}, {"units": None}, {"scale": 0.0}, {"scale": 100.0}):
+        assert _tilts([axis | change, *inner], 4) == [None] * 4
+    assert _tilts([axis, axis, *inner], 4) == [None] * 4
+    assert _tilts(inner, 1) == [None]

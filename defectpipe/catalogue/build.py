@@ -134,7 +134,8 @@ def _given(folders: Sequence[Path | str]) -> list[Path]:
         below = list(find_folders(Path(os.path.realpath(folder))))
         if not below:
             raise CatalogueError(
-                f"{folder}: neither it nor a folder in it holds results of RunAll or SimulateDataset that are complete."
+                f"{folder}: neither it nor a folder in it holds results of RunAll, RecogniseObjects or "
+                "SimulateDataset that are complete."
             )
         found += below
     return found

@@ -14,22 +14,23 @@ from defectpipe.errors import CatalogueError
 from defectpipe.io.folder import list_images
 from defectpipe.io.run_files import STATE_FOLDER
 
-RUN, SIMULATION = "run", "simulation"
+RUN, SIMULATION, RECOGNITION = "run", "simulation", "recognition"
 IMAGES_TABLE, LOOPS_TABLE, OBJECTS_TABLE, TRUTH_TABLE = "images.csv", "loops.csv", "objects.csv", "truth.csv"
 SUMMARY, MANIFEST = "summary.json", "manifest.json"
+_OF_RUN, _OF_RECOGNITION = {IMAGES_TABLE, LOOPS_TABLE, SUMMARY}, {IMAGES_TABLE, OBJECTS_TABLE, SUMMARY}
 PICTURES_FOLDER = "catalogue"
 
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """A folder of results: of `RunAll`, or of `SimulateDataset`.
+    """A folder of results: of `RunAll`, `RecogniseObjects` or `SimulateDataset`.
 
     Attributes
     ----------
     path : Path
         Absolute.
     kind : str
-        `RUN` or `SIMULATION`.
+        `RUN`, `SIMULATION` or `RECOGNITION` (of `RecogniseObjects`).
     images_dir : Path
         Where its images should be.
     facts : dict
@@ -88,10 +89,14 @@ def open_folder(path: Path) -> OutputFolder | None:
             if "simulation_version" in facts:
                 _check(facts, ("kind", "preset", "seed", "images"))
                 return OutputFolder(path, SIMULATION, path / "images", facts)
-        if all((path / name).is_file() for name in (IMAGES_TABLE, LOOPS_TABLE, SUMMARY)):
+        if all((path / name).is_file() for name in _OF_RUN):
             facts = _read_json(path / SUMMARY)
             _check(facts, ("run", "model"))
             return OutputFolder(path, RUN, _images_of_run(path, facts["run"]), facts)
+        if all((path / name).is_file() for name in _OF_RECOGNITION):
+            facts = _read_json(path / SUMMARY)
+            _check(facts, ("run", "model"))
+            return OutputFolder(path, RECOGNITION, _images_of_run(path, facts["run"]), facts)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CatalogueError(f"{path}: its {SUMMARY} or {MANIFEST} cannot be understood ({error!r}).") from error
     return None
@@ -100,7 +105,7 @@ def open_folder(path: Path) -> OutputFolder | None:
 def find_folders(root: Path) -> Iterator[Path]:
     """Folders with results: this one, and those below it. Links are not followed; hidden folders are left out."""
     names = {entry.name: entry for entry in _entries(root)}
-    if {MANIFEST, TRUTH_TABLE} <= names.keys() or {IMAGES_TABLE, LOOPS_TABLE, SUMMARY} <= names.keys():
+    if any(wanted <= names.keys() for wanted in ({MANIFEST, TRUTH_TABLE}, _OF_RUN, _OF_RECOGNITION)):
         yield Path(os.path.abspath(root))
     for name in sorted(names):
         if not name.startswith(".") and names[name].is_dir(follow_symlinks=False):

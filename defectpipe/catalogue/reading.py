@@ -19,6 +19,7 @@ from defectpipe.catalogue.folders import (
     LOOPS_TABLE,
     MANIFEST,
     OBJECTS_TABLE,
+    RECOGNITION,
     SIMULATION,
     TRUTH_TABLE,
     OutputFolder,
@@ -106,10 +107,12 @@ def _run(folder: OutputFolder) -> tuple[pd.DataFrame, Any, pd.DataFrame]:
     if not {"image", "frame", "sha256"} <= set(images):
         raise ValueError(f"{IMAGES_TABLE} lacks image, frame or sha256")
     simulated = _simulated_beside(folder.images_dir)
-    images = images.assign(kind="loops", beside_simulation=images["sha256"].isin(simulated))
+    kind = "solids" if folder.kind == RECOGNITION else "loops"
+    images = images.assign(kind=kind, beside_simulation=images["sha256"].isin(simulated))
     objects = folder.path / OBJECTS_TABLE
     found = read_csv(objects).assign(source=FOUND) if objects.is_file() else pd.DataFrame(columns=_KEY)
-    return images, _loops_of_run(folder, images), found if "frame" in found else found.assign(frame=0)
+    loops = pd.DataFrame(columns=_KEY) if folder.kind == RECOGNITION else _loops_of_run(folder, images)
+    return images, loops, found if "frame" in found else found.assign(frame=0)
 
 
 def _loops_of_run(folder: OutputFolder, images: pd.DataFrame) -> Any:

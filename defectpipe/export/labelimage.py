@@ -1,4 +1,4 @@
-"""Label images: each loop's pixels hold its number, as ImageJ, CellProfiler, napari and scikit-image take them."""
+"""Label images, as ImageJ, CellProfiler, napari and scikit-image take them: pixels hold the number of what is there."""
 
 from __future__ import annotations
 
@@ -77,6 +77,33 @@ def write_label_image(
     dtype = np.dtype(np.uint16 if largest < 2**16 else np.uint32)
     pages = [LabelPage(shape, loops[loops["frame"] == frame], dtype) for frame, shape in enumerate(shapes)]
     write_pages(pages, dtype, pixel_size_nm, path)
+
+
+class InstancePage:
+    """A frame (height, width) whose pixels hold the numbers of its objects, 0 where there is none."""
+
+    def __init__(self, instances: np.ndarray, dtype: np.dtype) -> None:
+        self.shape = (instances.shape[0], instances.shape[1])
+        self._instances, self._dtype = instances, dtype
+
+    def rows(self, first: int, end: int) -> np.ndarray | None:
+        """See `io.tiffs.Page.rows`."""
+        part = self._instances[first:end]
+        return part.astype(self._dtype) if part.any() else None
+
+
+def write_instances(frames: Sequence[np.ndarray], pixel_size_nm: float | None, path: Path) -> None:
+    """Write label images of objects, a page a frame, as `write_label_image` writes those of loops.
+
+    Parameters
+    ----------
+    frames : sequence of ndarray of int, shape (height, width)
+    pixel_size_nm : float or None
+    path : Path
+    """
+    largest = max(int(frame.max(initial=0)) for frame in frames)
+    dtype = np.dtype(np.uint16 if largest < 2**16 else np.uint32)
+    write_pages([InstancePage(frame, dtype) for frame in frames], dtype, pixel_size_nm, path)
 
 
 def _inside(ellipse: np.ndarray, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:

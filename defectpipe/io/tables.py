@@ -99,6 +99,16 @@ _LABEL_TYPES = {
     "angle_deg": "float64",
     "label": "str",
 }
+_OBJECT_TYPES = {
+    **{"image": "str", "frame": "int64", "object_id": "int64", "class": "str", "class_probability": "float64"},
+    **{"second_class": "str", "second_probability": "float64", "deformed_probability": "float64"},
+    **dict.fromkeys(("x_px", "y_px", "x0_px", "y0_px", "x1_px", "y1_px", "area_px2"), "float64"),
+    **dict.fromkeys(("equivalent_diameter_px", "length_px", "width_px", "angle_deg"), "float64"),
+    **dict.fromkeys(("max_thickness_px", "volume_px3", "area_nm2", "equivalent_diameter_nm"), "float64"),
+    **dict.fromkeys(("length_nm", "width_nm", "max_thickness_nm", "mean_thickness_nm", "volume_nm3"), "float64"),
+    **{"on_edge": "bool", "outline_probability": "float64", "familiarity": "float64", "is_known": "bool"},
+    **{"deformed": "bool", "n_views": "int64", "warnings": "str"},
+}
 
 AUTOMATIC = "automatic"
 """Origin of a loop that no person has touched."""
@@ -112,6 +122,7 @@ FOCUS_COLUMNS = (*("focus_score", "focus_gate", "focus_score_std", "focus_blur_p
 IMAGE_COLUMNS = list(_IMAGE_TYPES)
 LOOP_COLUMNS = list(_LOOP_TYPES)
 LABEL_COLUMNS = list(_LABEL_TYPES)
+OBJECT_COLUMNS = list(_OBJECT_TYPES)
 
 # A spreadsheet takes a cell that begins with one of these for a formula; the wide forms are folded by some of them.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -138,6 +149,11 @@ def loops_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataFr
 def labels_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataFrame:
     """Rows as a table of labels (`LABEL_COLUMNS`); as `images_table`."""
     return _typed(rows, _LABEL_TYPES)
+
+
+def objects_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataFrame:
+    """Rows as a table with the columns of ``objects.csv`` (`OBJECT_COLUMNS`); as `images_table`."""
+    return _typed(rows, _OBJECT_TYPES)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -167,6 +183,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         rows = [[restored_text(cell) for cell in row] for row in csv.reader(file)]
     header, body = rows[0], rows[1:]
     known = _IMAGE_TYPES | _LOOP_TYPES | _LABEL_TYPES
+    if "object_id" in header:  # its width is an object's, not the picture's
+        known |= _OBJECT_TYPES
     return pd.DataFrame({name: _column([row[i] for row in body], known.get(name)) for i, name in enumerate(header)})
 
 

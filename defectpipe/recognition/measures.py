@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from defectpipe.boxes import touches_border
 from defectpipe.recognition.pixelwise import OUTLINE, THICKNESS
@@ -61,16 +62,22 @@ def measure(maps: np.ndarray, instances: np.ndarray, pixel_size_nm: float | None
         With `COLUMNS`, also without objects.
     """
     rows = []
-    for number in range(1, int(instances.max(initial=0)) + 1):
-        here = instances == number
-        if here.any():
-            rows.append(_row(maps, here, number, pixel_size_nm))
+    for number, box in enumerate(ndimage.find_objects(instances), 1):
+        if box is not None:
+            corner = (box[0].start, box[1].start)
+            row = _row(maps[box], instances[box] == number, corner, number, pixel_size_nm)
+            bounds = np.array([[row[name] for name in ("x0_px", "y0_px", "x1_px", "y1_px")]])
+            rows.append(row | {"on_edge": bool(touches_border(bounds, instances.shape)[0])})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.astype({"object_id": "int64", "on_edge": "bool"})
 
 
-def _row(maps: np.ndarray, here: np.ndarray, number: int, pixel_size_nm: float | None) -> dict[str, Any]:
+def _row(
+    maps: np.ndarray, here: np.ndarray, corner: tuple[int, int], number: int, pixel_size_nm: float | None
+) -> dict[str, Any]:
+    """Of one object, from the part of the field with `corner` (y, x) that holds it."""
     y, x = np.nonzero(here)
+    y, x = y + corner[0], x + corner[1]
     thickness = maps[here, THICKNESS].astype(float)
     area, volume = float(here.sum()), float(thickness.sum())
     # corners of the pixels, not their centres: a row of 3 px is 3 px long
@@ -96,6 +103,5 @@ def _row(maps: np.ndarray, here: np.ndarray, number: int, pixel_size_nm: float |
         "object_id": number,
         **{name: float(value) for name, value in row.items()},
         **dict(zip(_NM_COLUMNS, in_nm, strict=True)),
-        "on_edge": bool(touches_border(np.array([box]), here.shape)[0]),
         "outline_probability": float(maps[here, OUTLINE].mean()),
     }

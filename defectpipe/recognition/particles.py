@@ -49,20 +49,26 @@ def cut_view(pixels: np.ndarray, instances: np.ndarray, number: int, side_px: fl
     -------
     View
     """
-    y, x = np.nonzero(instances == number)
+    box = _box(instances, number)
     side = side_px if side_px is not None else side_of(instances, number)
-    centre = (0.5 * (x.min() + x.max()), 0.5 * (y.min() + y.max()))
-    field = np.asarray(pixels, np.float32)
-    others = (instances > 0) & (instances != number)
+    centre = np.array([0.5 * (box[axis].start + box[axis].stop - 1) for axis in (1, 0)])
+    scale = side / VIEW_PX
+    sigma = 0.4 * np.sqrt(scale**2 - 1) if scale > 1 else 0.0
+    # only what the view can depend on: fields are large, and objects many
+    reach = 0.5 * side + 4 * sigma + 2
+    left, top = np.maximum(np.floor(centre - reach), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(centre + reach) + 1, instances.shape[::-1]).astype(int)
+    part = np.s_[top:bottom, left:right]
+    centre = centre - (left, top)
+    field, around = np.array(pixels[part], np.float32), instances[part]
+    others = (around > 0) & (around != number)
     if others.any():
-        support = field[instances == 0]
+        support = field[around == 0]
         # as noisy as the support itself, with its own values
         if support.size:
-            field = field.copy()
             field[others] = support[np.arange(int(others.sum())) * 7919 % support.size]
-    scale = side / VIEW_PX
-    if scale > 1:  # what is left out by sampling would come back as noise
-        field = cv2.GaussianBlur(field, (0, 0), 0.4 * np.sqrt(scale**2 - 1), borderType=cv2.BORDER_REFLECT)
+    if sigma:  # what is left out by sampling would come back as noise
+        field = cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     middle = (VIEW_PX - 1) / 2
     matrix = np.array([[scale, 0, centre[0] - scale * middle], [0, scale, centre[1] - scale * middle]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -72,5 +78,10 @@ def cut_view(pixels: np.ndarray, instances: np.ndarray, number: int, side_px: fl
 
 def side_of(instances: np.ndarray, number: int) -> float:
     """Side of the square that an object fills as those of the training do, in px of the field."""
-    y, x = np.nonzero(instances == number)
-    return float(max(np.ptp(x), np.ptp(y)) + 1) / _SHARE
+    return max(one.stop - one.start for one in _box(instances, number)) / _SHARE
+
+
+def _box(instances: np.ndarray, number: int) -> tuple[slice, slice]:
+    """Rows and columns that an object lies in."""
+    rows, columns = (np.flatnonzero((instances == number).any(axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
-from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
 from defectpipe.recognition.pixelwise import DEPTH, OUTLINE
@@ -40,16 +39,17 @@ def separate(
     markers = np.zeros(inside.shape, np.int32)
     summits, n = ndimage.label(inside & (depth > min_depth))
     markers[summits > 0] = summits[summits > 0]
-    for part in range(1, n_parts + 1):
-        here = parts == part
-        if not markers[here].any():
-            place = peak_local_max(np.where(here, depth, -1.0), num_peaks=1, exclude_border=False)
+    has_marker = np.zeros(n_parts + 1, bool)
+    has_marker[parts[markers > 0]] = True
+    for part, box in enumerate(ndimage.find_objects(parts), 1):
+        if not has_marker[part]:
+            inner = np.where(parts[box] == part, depth[box], -1.0)
             n += 1
-            markers[tuple(place[0]) if len(place) else np.argwhere(here)[0]] = n
+            markers[box][np.unravel_index(int(inner.argmax()), inner.shape)] = n
     found = watershed(-depth, markers, mask=inside)
     sizes = np.bincount(found.ravel(), minlength=n + 1)
-    kept = [number for number in range(1, n + 1) if sizes[number] >= min_area_px]
-    order = sorted(kept, key=lambda number: int(np.argmax(found.ravel() == number)))
+    numbers, first = np.unique(found, return_index=True)
+    order = [number for number in numbers[np.argsort(first)] if number and sizes[number] >= min_area_px]
     renumbered = np.zeros(n + 1, np.int32)
     renumbered[order] = np.arange(1, len(order) + 1)
     return renumbered[found]

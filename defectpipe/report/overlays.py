@@ -6,7 +6,7 @@ legend says stands below the image: nothing is hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -66,24 +66,24 @@ def draw_overlay(
         RGB. Long side of the image part between 768 and 2048 px; below it a strip with the legend and a scale bar of a
         round length in nm, or in px without calibration.
     """
-    scale = _scale(micrograph.shape)
-    canvas = _Canvas(np.ascontiguousarray(np.repeat(grey_picture(micrograph, scale)[..., None], 3, 2)), scale)
-    legend: list[tuple[str, tuple[int, int, int]]] = [(_counted(len(loops), "loop"), LOOP_COLOUR)]
+    scale = picture_scale(micrograph.shape)
+    canvas = Canvas(np.ascontiguousarray(np.repeat(grey_picture(micrograph, scale)[..., None], 3, 2)), scale)
+    legend: list[tuple[str, tuple[int, int, int]]] = [(counted(len(loops), "loop"), LOOP_COLOUR)]
     if candidates is not None:
         for box in candidates[_BOX_COLUMNS].to_numpy(float):
             canvas.box(box, CANDIDATE_COLOUR, dim=True)
-        legend.append((_counted(len(candidates), "candidate"), CANDIDATE_COLOUR))
+        legend.append((counted(len(candidates), "candidate"), CANDIDATE_COLOUR))
     experts = {} if labels is None else {"": labels} if isinstance(labels, pd.DataFrame) else dict(labels)
     for k, name in enumerate(sorted(experts)):
         colour = LABEL_COLOURS[k % len(LABEL_COLOURS)]
         # Earlier experts in wider lines, so that those who agree exactly do not hide each other.
         _draw_labels(canvas, experts[name], colour, box_convention, 2 * (len(experts) - 1 - k))
-        legend.append((_counted(len(experts[name]), "label") + (f" of {name}" if name else ""), colour))
+        legend.append((counted(len(experts[name]), "label") + (f" of {name}" if name else ""), colour))
     _draw_loops(canvas, loops)
     n_cut = int(loops["on_edge"].to_numpy(bool).sum())
     if n_cut:
-        legend.append((f"dashed: {n_cut} on the edge", _dim(LOOP_COLOUR)))
-    return _with_strip(canvas.pixels, legend, scale, micrograph.pixel_size_nm)
+        legend.append((f"dashed: {n_cut} on the edge", dim_colour(LOOP_COLOUR)))
+    return with_strip(canvas.pixels, legend, scale, micrograph.pixel_size_nm)
 
 
 def write_overlay(
@@ -104,6 +104,11 @@ def write_overlay(
         As in `draw_overlay`.
     """
     picture = draw_overlay(micrograph, loops, labels, candidates, box_convention)
+    write_jpeg(path, picture)
+
+
+def write_jpeg(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB picture as JPEG, atomically; the extension of the path does not choose the format."""
     _, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     write_atomic(path, encoded.tobytes())
 
@@ -147,7 +152,7 @@ def bar_length(width: float) -> float:
     return float(max(m * decade for m in (1, 2, 5) if m * decade <= target * (1 + 1e-9)))
 
 
-class _Canvas:
+class Canvas:
     """RGB pixels, drawn on in the image's own coordinates (pixel centres at integers)."""
 
     def __init__(self, pixels: np.ndarray, scale: float) -> None:
@@ -176,7 +181,7 @@ class _Canvas:
         corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])
         if dashed:
             corners = np.concatenate([np.linspace(a, b, 19)[:-1] for a, b in pairwise(corners)])
-        self.outline(corners, _dim(colour) if dim else colour, 1 if dim else self.width + wider, dashed)
+        self.outline(corners, dim_colour(colour) if dim else colour, 1 if dim else self.width + wider, dashed)
 
     def ellipse(self, ellipse: np.ndarray, colour: tuple[int, int, int], dashed: bool = False, wider: int = 0) -> None:
         points = bx.ellipse_points(ellipse, 48)
@@ -192,14 +197,14 @@ class _Canvas:
         cv2.putText(self.pixels, text, (px, py), _FONT, size, colour, 1, cv2.LINE_AA)
 
 
-def _draw_loops(canvas: _Canvas, loops: pd.DataFrame) -> None:
+def _draw_loops(canvas: Canvas, loops: pd.DataFrame) -> None:
     columns = ["x_px", "y_px", "diameter_px", "minor_px", "angle_deg"]
     values = loops[_BOX_COLUMNS + columns].to_numpy(float)
     on_edge = loops["on_edge"].to_numpy(bool)
     for row, cut in zip(values, on_edge, strict=True):
         canvas.box(row[:4], LOOP_COLOUR, dim=True, dashed=bool(cut))
         if np.isfinite(row[4:]).all():
-            canvas.ellipse(row[4:], _dim(LOOP_COLOUR) if cut else LOOP_COLOUR, dashed=bool(cut))
+            canvas.ellipse(row[4:], dim_colour(LOOP_COLOUR) if cut else LOOP_COLOUR, dashed=bool(cut))
     if len(loops) <= _MOST_SCORES:
         for row, score, cut in zip(values, loops["screening_score"].to_numpy(float), on_edge, strict=True):
             if np.isfinite(score) and not cut:
@@ -207,7 +212,7 @@ def _draw_loops(canvas: _Canvas, loops: pd.DataFrame) -> None:
 
 
 def _draw_labels(
-    canvas: _Canvas, labels: pd.DataFrame, colour: tuple[int, int, int], box_convention: str, wider: int
+    canvas: Canvas, labels: pd.DataFrame, colour: tuple[int, int, int], box_convention: str, wider: int
 ) -> None:
     ellipses = labels[["x_px", "y_px", "diameter_px", "minor_px", "angle_deg"]].to_numpy(float)
     boxes = bx.convert(labels[_BOX_COLUMNS].to_numpy(float), "tight", box_convention)
@@ -218,13 +223,15 @@ def _draw_labels(
             canvas.box(box, colour, wider=wider)
 
 
-def _scale(shape: tuple[int, int]) -> float:
+def picture_scale(shape: tuple[int, int]) -> float:
+    """Size of a picture over that of its image."""
     return float(np.clip(max(shape), SHORTEST_LONG_SIDE_PX, LONGEST_LONG_SIDE_PX)) / max(shape)
 
 
-def _with_strip(
+def with_strip(
     picture: np.ndarray, legend: list[tuple[str, tuple[int, int, int]]], scale: float, pixel_size_nm: float | None
 ) -> np.ndarray:
+    """The picture with a strip below it: a scale bar of a round length, and the legend."""
     width = max(picture.shape[1], _NARROWEST_PX)
     size = 0.45 * max(1.0, width / 1024)
     line = round(40 * size) + 8
@@ -254,13 +261,37 @@ def _with_strip(
     return np.concatenate([np.concatenate([picture, right], 1), strip], 0)
 
 
+def with_lines(picture: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+    """A picture with sentences below it, broken where they are too long."""
+    size = 0.45 * max(1.0, picture.shape[1] / 1024)
+    height = round(34 * size) + 6
+    broken = []
+    for line in lines:
+        rest = ""
+        for word in line.split():
+            if rest and _text_width(f"{rest} {word}", size) > picture.shape[1] - 20:
+                broken.append(rest)
+                word = f"   {word}"
+                rest = ""
+            rest = f"{rest} {word}" if rest else word
+        broken.append(rest)
+    strip = np.zeros((height * len(broken) + (8 if broken else 0), picture.shape[1], 3), np.uint8)
+    for k, line in enumerate(broken):
+        # Hershey fonts have no signs beyond ASCII
+        plain = line.replace("–", "-").replace("×", "x").encode("ascii", "replace").decode()
+        cv2.putText(strip, plain, (10, height * (k + 1) - 6), _FONT, size, (230, 230, 230), 1, cv2.LINE_AA)
+    return np.concatenate([picture, strip], 0)
+
+
 def _text_width(text: str, size: float) -> int:
     return int(cv2.getTextSize(text, _FONT, size, 1)[0][0])
 
 
-def _counted(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
+    """A number of things in words."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _dim(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+def dim_colour(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """A colour for what matters less."""
     return (colour[0] * 7 // 10, colour[1] * 7 // 10, colour[2] * 7 // 10)

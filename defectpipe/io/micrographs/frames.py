@@ -39,6 +39,8 @@ class Frame:
     magnification : float or None
     notes : tuple of str
     voltage_kv : float or None
+    tilt_deg : float or None
+        Of a frame of a tilt series.
     """
 
     samples: np.ndarray | PixelSource
@@ -47,6 +49,7 @@ class Frame:
     magnification: float | None = None
     notes: tuple[str, ...] = ()
     voltage_kv: float | None = None
+    tilt_deg: float | None = None
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def read_micrographs(
                 modality=frame.modality,
                 magnification=frame.magnification,
                 voltage_kv=frame.voltage_kv,
+                tilt_deg=frame.tilt_deg,
                 rows=left_out.rows,
                 left_out=left_out.scale_bars,
             )

@@ -68,7 +68,11 @@ def read_microscope(path: Path, max_pixels: int) -> list[Frame]:
         notes = (*size_notes, *left_out, *((f"detector: {title}",) if len(images) > 1 and title else ()))
         modality, magnification = _instrument(image)
         voltage_kv = _voltage(image)
-        frames.extend(Frame(one, stated, modality, magnification, notes, voltage_kv) for one in samples)
+        tilts = _tilts(image["axes"], len(samples))
+        frames.extend(
+            Frame(one, stated, modality, magnification, notes, voltage_kv, tilt)
+            for one, tilt in zip(samples, tilts, strict=True)
+        )
     return frames
 
 
@@ -173,6 +177,16 @@ def _stated_sizes(axes: list[dict[str, Any]], path: Path) -> tuple[tuple[StatedS
         return (StatedSize(kind, sizes[0], sizes[1]),), ()
     steps = ", ".join(f"{axis.get('scale')} {axis.get('units') or 'without a unit'}" for axis in (y, x))
     return (), (f"pixel size unknown: the file gives y, x: {steps}",)
+
+
+def _tilts(axes: list[dict[str, Any]], n_frames: int) -> list[float | None]:
+    """Tilt of each frame, where the frames follow each other in degrees."""
+    outer = [axis for axis in axes if axis.get("navigate")]
+    if len(outer) != 1 or str(outer[0].get("units") or "").lower() not in ("deg", "degree", "degrees", "°"):
+        return [None] * n_frames
+    step, first = (float(outer[0].get(name) or 0) for name in ("scale", "offset"))
+    tilts = [first + step * i for i in range(n_frames)]
+    return list(tilts) if step and max(map(abs, tilts)) <= 180 else [None] * n_frames
 
 
 def _mrc_header(path: Path) -> bytes:
