@@ -33,6 +33,12 @@ def familiarity_of(network: Any, layout: Layout) -> Familiarity:
     return fit_familiarity(features.reshape(-1, layout.n_features), targets_of(images, layout)["label"])
 
 
+def thickness_range_nm() -> list[float]:
+    """Largest thickness of the bodies trained on: the first and the 99th hundredth of them."""
+    images = read_images("views-train", DATA, 6_000, maps=False)
+    return [float(f"{v:.3g}") for v in np.percentile(images.column("max_thickness_nm"), (1, 99))]
+
+
 def card_figures(results: dict[str, Any]) -> dict[str, Any]:
     """What of the benchmark stands in the card: test sets that no training has seen."""
     recogniser, pixelwise = results["recogniser"], results["pixelwise"]
@@ -74,6 +80,7 @@ if __name__ == "__main__":
     recipes = {part: json.loads((CACHE / part / RUN).read_text()) for part in ("recogniser", "fusion", "pixelwise")}
     describe = {
         "data": card_data(),
+        "trained_thickness_nm": thickness_range_nm(),
         "figures": card_figures(json.loads(RESULTS.read_text())),
         "recipes": {part: {**of["recipe"], "seed": of.get("seed", 1)} for part, of in recipes.items()},
     }
