@@ -122,7 +122,7 @@ def train_pixelwise(n_objects: int | None, n_steps: int | None) -> None:
 def train_image(n_objects: int | None, n_steps: int | None) -> None:
     """From the maps of the pixel-wise network, and classes alone."""
     folder = _folder("image")
-    recipe = _recipe(RecogniserRecipe(n_steps=8_000), n_steps)
+    recipe = _recipe(RecogniserRecipe(n_steps=4_000), n_steps)
     images = read_images("views-train", DATA, n_objects or 6_000, maps=False)
     layout = layout_of(images.classes)
     start, tell = _clock("image", recipe.n_steps)
