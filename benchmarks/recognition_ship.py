@@ -49,7 +49,6 @@ def card_figures(results: dict[str, Any]) -> dict[str, Any]:
                 "learned fusion": recogniser[name]["learned_fusion"],
                 "summed log-probabilities": recogniser[name]["views"],
                 "summed log-probabilities, ten classes": recogniser[name]["views_of_ten_classes"],
-                "deformed or not": recogniser[name]["deformed"],
             }
             for title, name in named.items()
         },
