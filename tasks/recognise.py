@@ -156,7 +156,8 @@ def _images(jobs: list[ObjectsJob]) -> tuple[pd.DataFrame, Counter[str]]:
     table = pd.DataFrame(rows, columns=list(_IMAGE_COLUMNS))
     table = table.astype(dict.fromkeys(_IMAGE_NUMBERS, "float64") | dict.fromkeys(_IMAGE_COUNTS, "Int64"))
     for name in ("pixel_size_source", "modality", "series"):
-        table[name] = table[name].fillna("")
+        # where every image failed, a column of text holds no text
+        table[name] = table[name].astype(object).where(table[name].notna(), "").astype("str")
     return table.sort_values(["image", "frame"], kind="stable", ignore_index=True), warnings
 
 

@@ -86,7 +86,6 @@ def judge(
     answers: np.ndarray,
     layout: Layout,
     pixel_size_nm: float | None = None,
-    temperature: float = 1.0,
     fused: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Verdict:
     """From the answers to all views of one object to what it is.
@@ -98,15 +97,13 @@ def judge(
     layout : Layout
     pixel_size_nm : float, optional
         Of the views; None: unknown.
-    temperature : float
-        Of the summed logarithms; not used with `fused`.
     fused : tuple of ndarray, shapes (classes,) and (deformations,), optional
         Probabilities of a learned fusion, instead of summed logarithms and mean logits.
     """
     place = layout.slices
     answers = np.asarray(answers, float)
     probabilities, deformed = fused or (
-        fuse_classes(answers[:, place["classes"]], temperature),
+        fuse_classes(answers[:, place["classes"]]),
         fuse_evenly(answers[:, place["deformations"]]),
     )
     label = layout.classes[int(np.argmax(probabilities))]
