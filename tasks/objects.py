@@ -74,34 +74,33 @@ def _make_job(plan: Plan, name: str, images: Sequence[str], views: str) -> Objec
 
 def recognise(job: ObjectsJob) -> Outcome:
     """Recognise, and write tables, label images and pictures, then the stamp. A file that fails is a row in it."""
-    from defectpipe.io.tables import objects_table, write_parquet
+    from defectpipe.io.tables import write_parquet
 
     before = read_stamp(job.result.stamp)
-    job.result.stamp.unlink(missing_ok=True)
-    facts, frames = _read(job)
+    facts, frames, surprise = _read(job)
     found: list[_Found] = []
     objects: list[pd.DataFrame] = []
     views: list[pd.DataFrame] = []
-    surprise = ""
     for series, group in _groups(frames, job):
         try:
             seen, of_series = (
                 _series(series, group, _model_of(job)) if series else (_singles(group, _model_of(job)), None)
             )
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                raise
-            surprise = "" if isinstance(error, DefectpipeError) else traceback.format_exc()
-            facts += [_failed(m.image, m.sha256, str(error), m.frame) for m in group]
+            reason, unexpected = _reason(error)
+            surprise += unexpected
+            facts += [_failed(m.image, m.sha256, reason, m.frame) for m in group]
             continue
         found += seen
         (views if series else objects).extend(one.table for one in seen)
         if of_series is not None:
             objects.append(of_series)
+    # from here on the files are not those that an earlier stamp vouches for
+    job.result.stamp.unlink(missing_ok=True)
     written = _write_pictures(job, found)
     remove_files(before, job.folder, keep=written)
-    write_parquet(objects_table(_joined(objects)), job.result.table)
-    write_parquet(objects_table(_joined(views)), job.views_table)
+    write_parquet(joined(objects), job.result.table)
+    write_parquet(joined(views), job.views_table)
     facts += [_facts(one) for one in found]
     # the files that belong to the result, so that they can be cleared away with it
     listed = {"image": "", "frame": -1, "files": written}
@@ -117,29 +116,53 @@ def remove_files(stamp: Stamp | None, folder: Path, keep: Sequence[str] = ()) ->
     remove_pictures(Stamp({}, frames=pictures), folder, keep=[folder / name for name in keep])
 
 
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Objects of several tables in one, in that order."""
+    import pandas as pd
+
+    from defectpipe.io.tables import objects_table
+
+    # without a row a table does not know what others hold
+    filled = [table for table in tables if len(table)] or tables[:1]
+    return objects_table(pd.concat(filled, ignore_index=True) if filled else ())
+
+
 def frames_of(stamp: Stamp) -> list[dict[str, Any]]:
     """What a stamp says of each frame."""
     return [facts for facts in stamp.frames if facts["frame"] >= 0]
 
 
 def lost(job: ObjectsJob, reason: str) -> None:
-    """Stamp the files of a job as failed."""
+    """Stamp the files of a job as failed, and remove the pictures of an earlier result."""
     from defectpipe.io.tables import objects_table, write_parquet
 
+    remove_files(read_stamp(job.result.stamp), job.folder)
     for path in (job.result.table, job.views_table):
         write_parquet(objects_table(), path)
     facts = [_failed(one.image, one.inputs.parts["image"], reason) for one in job.files]
     write_stamp(job.result.stamp, Stamp(job.inputs.parts, job.inputs.reading, frames=facts))
 
 
-def _read(job: ObjectsJob) -> tuple[list[dict[str, Any]], list[list[Micrograph]]]:
-    failed, frames = [], []
+def _read(job: ObjectsJob) -> tuple[list[dict[str, Any]], list[list[Micrograph]], str]:
+    """Rows of the files that cannot be read, frames of the others, and what is a fault of the program."""
+    failed, frames, surprise = [], [], ""
     for one in job.files:
         try:
             frames.append(read_frames(one))
-        except DefectpipeError as error:
-            failed.append(_failed(one.image, one.inputs.parts["image"], str(error)))
-    return failed, frames
+        except Exception as error:
+            reason, unexpected = _reason(error)
+            surprise += unexpected
+            failed.append(_failed(one.image, one.inputs.parts["image"], reason))
+    return failed, frames, surprise
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """Why an image failed, and where in the program if it is its fault. A full disk is no image's: it is raised."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        raise error
+    if isinstance(error, DefectpipeError):
+        return str(error), ""
+    return f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc()
 
 
 def _groups(files: Sequence[list[Micrograph]], job: ObjectsJob) -> list[tuple[str, list[Micrograph]]]:
@@ -164,7 +187,7 @@ def _singles(frames: Sequence[Micrograph], model: SolidModel) -> list[_Found]:
     found = []
     for m in frames:
         seen = recognise_micrograph(field_of(m), model, m.pixel_size_nm, m.modality)
-        table = _of_frame(table_in_frame(m, seen.table), m)
+        table = _of_frame(table_in_frame(m, seen.table), m).assign(series="")
         found.append(_Found(m, instances_in_frame(m, seen.instances), table, seen.warnings, seen.factor))
     return found
 
@@ -180,29 +203,24 @@ def _series(name: str, frames: Sequence[Micrograph], model: SolidModel) -> tuple
     if 0 < len(known) < len(frames) or (known and max(known) > 1.01 * min(known)):
         raise DefectpipeError("the pictures of the series do not have one pixel size; give it with --pixel-size-nm.")
     size = known[0] if known else None
-    seen = recognise_series([field_of(m) for m in frames], model, size, frames[0].modality)
+    tilts = [m.tilt_deg for m in frames]
+    seen = recognise_series([field_of(m) for m in frames], model, size, frames[0].modality, tilts)
     found = []
     for i, m in enumerate(frames):
         views = seen.views[seen.views["view"] == i].drop(columns="view")
-        table = _of_frame(table_in_frame(m, views.assign(object_id=1)), m).assign(series=name, tilt_deg=m.tilt_deg)
+        table = _of_frame(table_in_frame(m, views.assign(object_id=1)), m)
+        table = table.assign(series=name, tilt_deg=float("nan") if m.tilt_deg is None else m.tilt_deg)
         found.append(_Found(m, instances_in_frame(m, seen.instances[i]), table, seen.warnings, seen.factor, name))
     if seen.verdict is None:
         return found, None
     shown = frames[seen.view]
-    row = _of_frame(table_in_frame(shown, pd.DataFrame([seen.row])), shown, seen.verdict.n_views)
+    row = _of_frame(table_in_frame(shown, pd.DataFrame([seen.row])), shown, len(seen.views))
     return found, row.assign(series=name)
 
 
 def _of_frame(table: pd.DataFrame, m: Micrograph, n_views: int = 1) -> pd.DataFrame:
     likely = table["deformed_probability"] > 0.5
     return table.assign(image=m.image, frame=m.frame, n_views=n_views, deformed=likely)
-
-
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame | tuple[()]:
-    import pandas as pd
-
-    filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else tables[0] if tables else ()
 
 
 def _write_pictures(job: ObjectsJob, found: Sequence[_Found]) -> list[str]:

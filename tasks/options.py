@@ -18,7 +18,10 @@ DEMO_SEED = 1
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run was asked for; paths absolute. See the contract for what each means. Of solids: the model's kind."""
+    """What a run was asked for; paths absolute. See the contract for what each means.
+
+    `of_solids`: the model is one of solids, not of loops.
+    """
 
     input_dir: Path
     output_dir: Path

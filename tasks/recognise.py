@@ -13,7 +13,7 @@ from defectpipe.errors import DefectpipeError
 from tasks.base import FolderTask
 from tasks.engine import WorkerLostError
 from tasks.logs import logger
-from tasks.objects import AUTO, SERIES, SINGLE, ObjectsJob, frames_of, lost, make_jobs, recognise, remove_files
+from tasks.objects import AUTO, SERIES, SINGLE, ObjectsJob, frames_of, joined, lost, make_jobs, recognise, remove_files
 from tasks.options import RunOptions
 from tasks.plan import OBJECTS
 from tasks.runall import refuse_failures, take_in
@@ -22,6 +22,8 @@ from tasks.stamps import read_stamp, stale_because
 from tasks.summary import program_versions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
 SOLID_MODEL = "solids"
@@ -88,9 +90,10 @@ class RecogniseObjects(FolderTask):
 
 def closing_lines(summary: dict[str, Any], folder: str) -> list[str]:
     """What a run ends with: what was found, and what of it is not to be trusted."""
-    n, lines = summary["n_objects"], []
+    n, n_images, lines = summary["n_objects"], summary["n_images"], []
     classes = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
-    lines.append(f"{summary['n_images']} images: {n} objects{f' ({classes})' if classes else ''}")
+    images, objects = (f"{count} {noun}{'s' * (count != 1)}" for count, noun in ((n_images, "image"), (n, "object")))
+    lines.append(f"{images}: {objects}{f' ({classes})' if classes else ''}")
     if n:
         lines.append(
             f"of them {summary['n_unknown']} unlike what the networks were trained on, {summary['n_on_edge']} cut by "
@@ -153,20 +156,17 @@ def _images(jobs: list[ObjectsJob]) -> tuple[pd.DataFrame, Counter[str]]:
     table = pd.DataFrame(rows, columns=list(_IMAGE_COLUMNS))
     table = table.astype(dict.fromkeys(_IMAGE_NUMBERS, "float64") | dict.fromkeys(_IMAGE_COUNTS, "Int64"))
     for name in ("pixel_size_source", "modality", "series"):
-        table[name] = table[name].fillna("")
+        # where every image failed, a column of text holds no text
+        table[name] = table[name].astype(object).where(table[name].notna(), "").astype("str")
     return table.sort_values(["image", "frame"], kind="stable", ignore_index=True), warnings
 
 
-def _table(paths: list[Any]) -> pd.DataFrame:
+def _table(paths: list[Path]) -> pd.DataFrame:
     """Objects of all files, sorted."""
-    import pandas as pd
+    from defectpipe.io.tables import read_parquet
 
-    from defectpipe.io.tables import objects_table, read_parquet
-
-    tables = [read_parquet(path) for path in paths]
-    # without a row a table does not know what others hold
-    filled = [table for table in tables if len(table)] or tables[:1]
-    return objects_table(pd.concat(filled).sort_values(["image", "frame", "object_id"], kind="stable"))
+    table = joined([read_parquet(path) for path in paths])
+    return table.sort_values(["image", "frame", "object_id"], kind="stable", ignore_index=True)
 
 
 def _summarise(

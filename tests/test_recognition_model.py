@@ -12,14 +12,14 @@ import pytest
 
 from defectpipe.errors import ModelError
 from defectpipe.model_files import CARD, file_sha256
-from defectpipe.recognition import analysis
-from defectpipe.recognition.analysis import COLUMNS, recognise_field, recognise_object
+from defectpipe.recognition.analysis import COLUMNS, SOLID_COLUMNS, recognise_micrograph
 from defectpipe.recognition.backbones import features_of, load_backbone
 from defectpipe.recognition.familiarity import fit_familiarity
-from defectpipe.recognition.fusion import build_fusion
+from defectpipe.recognition.fusion import MAX_VIEWS, build_fusion
 from defectpipe.recognition.model import FAMILIARITY, FILES, RECOGNISER, TILE_PX, TRUNK, SolidModel
 from defectpipe.recognition.pixelwise import DEPTH, OUTLINE, THICKNESS, build_pixelwise, maps_of
 from defectpipe.recognition.recogniser import Layout, build_recogniser
+from defectpipe.recognition.series import recognise_series, views_to_judge
 from defectpipe.recognition.views import VIEW_PX, standardise, turned
 from defectpipe.training.recognition_model import TrainedSolids, write_solid_model
 
@@ -97,35 +97,76 @@ def _ideal(pixels: np.ndarray) -> np.ndarray:
 
 def test_a_field_has_a_row_for_each_object_with_units_only_where_they_are_known(model, monkeypatch):
     monkeypatch.setattr(SolidModel, "maps", lambda self, pixels: _ideal(pixels))
-    made = recognise_field(field(), model, 0.5)
-    assert list(made.table.columns) == list(COLUMNS)
+    made = recognise_micrograph(field(), model, 0.5)
+    assert list(made.table.columns) == [*COLUMNS, *SOLID_COLUMNS, "warnings"]
     assert len(made.table) == len(made.verdicts) == made.instances.max() == 1
     row = made.table.iloc[0]
     assert row["class"] in LAYOUT.classes
     assert 0.5 <= row["class_probability"] <= 1
     assert row["length_nm"] == pytest.approx(20, abs=1.5)
+    assert row["x_px"] == pytest.approx(40, abs=1)
     assert made.verdicts[0].unit == "nm"
     assert row["is_known"] == (row["familiarity"] <= model.familiarity.limit)
-    blind = recognise_field(field(), model)
+    blind = recognise_micrograph(field(), model)
     assert np.isnan(blind.table["length_nm"][0])
     assert blind.verdicts[0].unit == "px"
-    empty = recognise_field(np.random.default_rng(0).normal(20, 1, (60, 80)), model, 0.5)
-    assert list(empty.table.columns) == list(COLUMNS)
+    empty = recognise_micrograph(np.random.default_rng(0).normal(20, 1, (60, 80)), model, 0.5)
+    assert list(empty.table.columns) == list(made.table.columns)
     assert empty.table.empty
-    assert empty.n_unknown == 0
+    assert (empty.table.dtypes == made.table.dtypes).all()
+    assert empty.warnings == ("not analysed: nothing but noise",)
 
 
-def test_views_of_one_object_are_judged_together(model, monkeypatch):
+def test_views_of_one_object_are_judged_together_and_of_many_only_as_many_as_the_fusion_knows(model, monkeypatch):
     monkeypatch.setattr(SolidModel, "maps", lambda self, pixels: _ideal(pixels))
-    empty = np.full((60, 80), 20.0)
-    fields = [field(), field()[::-1], empty, *[field()] * 8]
-    verdict, distance = recognise_object(fields, model, 0.5)
-    assert verdict.n_views == 10
-    assert sum(verdict.probabilities.values()) == pytest.approx(1)
-    assert np.isnan(distance).tolist() == [False, False, True] + [False] * 8
-    with pytest.raises(ValueError, match="no object"):
-        recognise_object([empty], model)
-    assert analysis.COLUMNS[-1] == "is_known"
+    empty = np.random.default_rng(0).normal(20, 1, (60, 80))
+    fields = [field(), field()[::-1], empty]
+    few = recognise_series(fields, model, 0.5)
+    assert few.views["view"].tolist() == [0, 1]
+    assert few.views["in_verdict"].all()
+    assert few.verdict.n_views == 2
+    assert sum(few.verdict.probabilities.values()) == pytest.approx(1)
+    assert few.row["is_known"] == (few.row["familiarity"] <= model.familiarity.limit)
+    many = recognise_series([field()[:, shift : shift + 100] for shift in range(12)], model, 0.5)
+    assert len(many.views) == 12
+    assert many.views["in_verdict"].sum() == many.verdict.n_views == MAX_VIEWS
+    none = recognise_series([empty], model)
+    assert none.verdict is None
+    assert none.views.empty
+    assert list(none.views.columns) == list(few.views.columns)
+    with pytest.raises(ValueError, match="1 to 8 views"):
+        model.judge(np.zeros((9, LAYOUT.n_answers)))
+
+
+def test_an_object_in_a_series_stands_out_and_is_not_the_support(model, monkeypatch):
+    def with_support(self: SolidModel, pixels: np.ndarray) -> np.ndarray:
+        maps = _ideal(pixels)
+        maps[: pixels.shape[0] // 5, :, :] = (1.0, 0.0, 0.9)  # far longer than anything known
+        return maps
+
+    monkeypatch.setattr(SolidModel, "maps", with_support)
+    wide = np.concatenate([np.random.default_rng(2).normal(60, 3, (60, 1200)), np.tile(field()[5:], (1, 10))[:, :1200]])
+    wide[60:, 130:] = np.random.default_rng(3).normal(20, 3, (len(wide) - 60, 1070))
+    seen = recognise_series([wide, wide], model, 0.5)
+    assert seen.row["length_px"] == pytest.approx(40, abs=3)
+    assert any("left out, far too large: 2" in line for line in seen.warnings)
+
+
+def test_views_that_count_are_whole_moderately_tilted_and_spread():
+    nothing_cut = np.zeros(91, bool)
+    tilts = np.arange(-90.0, 91.0, 2.0)
+    judged = views_to_judge(nothing_cut, tilts)
+    assert tilts[judged].tolist() == [-70, -50, -30, -10, 10, 30, 50, 70]
+    order = np.random.default_rng(0).permutation(91)
+    np.testing.assert_array_equal(views_to_judge(nothing_cut, tilts[order]), judged[order])
+    cut = nothing_cut.copy()
+    cut[tilts == -50] = True
+    assert not views_to_judge(cut, tilts)[cut].any()
+    assert views_to_judge(cut, tilts).sum() == MAX_VIEWS
+    assert views_to_judge(np.ones(9, bool), [80.0] * 9).sum() == MAX_VIEWS, "better those than none"
+    assert np.flatnonzero(views_to_judge(np.zeros(15, bool))).tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert views_to_judge(np.ones(8, bool), [80.0] * 8).all()
+    assert views_to_judge([False, False, *[True] * 9]).sum() == 2
 
 
 @pytest.mark.parametrize(
@@ -134,6 +175,8 @@ def test_views_of_one_object_are_judged_together(model, monkeypatch):
         ({"kind": "focus"}, "no card of a model of solids"),
         ({"temperatures": {"1": 1.0}}, "temperatures"),
         ({"temperatures": {str(n): 0.0 for n in range(1, 9)}}, "temperatures"),
+        ({"trained_thickness_nm": [300.0, "x"]}, "trained_thickness_nm"),
+        ({"trained_thickness_nm": [300.0, 12.0]}, "trained_thickness_nm"),
         ({"layout": {**dataclasses.asdict(LAYOUT), "classes": ["cube"]}}, "layout.classes"),
         ({"layout": {**dataclasses.asdict(LAYOUT), "dimensions": ["edge", "a.b"]}}, "CLASS.DIMENSION"),
         ({"layout": {**dataclasses.asdict(LAYOUT), "n_features": 64}}, "does not give|shapes"),

@@ -6,6 +6,7 @@ fields is in the model's card.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from defectpipe.recognition.views import VIEW_PX
 from defectpipe.simulation.solids.fields import simulate_tilts
 from defectpipe.training.recognition_model import TrainedSolids, write_solid_model
 from defectpipe.training.recognition_sets import SINGLE
+from tasks import objects as objects_module
+from tasks import recognise as recognise_module
+from tasks.engine import WorkerLostError
 from tasks.recognise import RecogniseObjects
 
 # Keras copies variables the old way
@@ -107,6 +111,7 @@ def test_a_folder_has_its_objects_with_units_and_one_bad_file_does_not_stop_it(t
     both = objects[objects["image"] == "two.tif"]
     assert both["length_nm"].to_numpy() == pytest.approx([29, 31], rel=0.08)
     assert both["x_px"].to_numpy() == pytest.approx([50, 140], abs=1)
+    assert (objects["series"] == "").all()
     assert both["max_thickness_nm"].to_numpy() == pytest.approx([29, 31], rel=0.08)
     assert (both["volume_nm3"] / (4 / 3 * np.pi * np.array([14.5, 15.5]) ** 3)).to_numpy() == pytest.approx(1, rel=0.1)
     assert (both["n_views"] == 1).all()
@@ -206,6 +211,56 @@ def test_the_frames_of_a_stack_or_the_files_of_a_folder_are_views_of_one_object(
     assert objects["series"].tolist() == ["stack.tif"]
     images = read_csv(output / "images.csv")
     assert (images["status"] == "failed").sum() == 3
+
+
+def test_a_long_tilt_series_is_judged_from_few_of_its_views(tmp_path, model, monkeypatch):
+    source = tmp_path / "in"
+    n, tilts = 13, np.linspace(-72, 72, 13)
+    write(source / "tilts.tif", np.stack([balls((60 + i, 50, 24)) for i in range(n)]))
+    plain = objects_module.read_frames
+    monkeypatch.setattr(
+        objects_module,
+        "read_frames",
+        lambda job: [dataclasses.replace(m, tilt_deg=float(t)) for m, t in zip(plain(job), tilts, strict=True)],
+    )
+    assert recognise(source, model)[0] == LuigiStatusCode.SUCCESS
+    output = source.with_name("in-objects")
+    assert read_parquet(output / "objects.parquet")["n_views"].tolist() == [n]
+    views = read_parquet(output / "views.parquet")
+    assert views["tilt_deg"].tolist() == tilts.tolist()
+    assert views["in_verdict"].sum() == 8
+    assert views["tilt_deg"][views["in_verdict"]].abs().max() == 60
+
+
+def test_a_fault_or_a_killed_process_is_of_one_file_and_leaves_no_older_pictures(tmp_path, model, monkeypatch):
+    source = tmp_path / "in"
+    for name in ("a.tif", "b.tif"):
+        write(source / name, balls((60, 50, 24)))
+    output = recognise(source, model)[1]
+    plain = objects_module.read_frames
+
+    def faulty(job):
+        if job.image == "b.tif":
+            raise ZeroDivisionError("a fault")
+        return plain(job)
+
+    monkeypatch.setattr(objects_module, "read_frames", faulty)
+    write(source / "b.tif", balls((70, 50, 24)))
+    assert recognise(source, model)[0] == LuigiStatusCode.FAILED
+    images = read_csv(output / "images.csv").set_index("image")
+    assert images.loc["b.tif", "reason"] == "ZeroDivisionError: a fault"
+    assert images.loc["a.tif", "n_objects"] == 1
+    assert [p.name for p in (output / "overlays").iterdir()] == ["a.tif.jpg"]
+
+    def killed(job):
+        raise WorkerLostError("It was killed.")
+
+    monkeypatch.setattr(recognise_module, "recognise", killed)
+    write(source / "a.tif", balls((70, 50, 24)))
+    assert recognise(source, model)[0] == LuigiStatusCode.FAILED
+    assert read_csv(output / "images.csv")["status"].tolist() == ["failed", "failed"]
+    assert not list(output.glob("overlays/*"))
+    assert not list(output.glob("label_images/*"))
 
 
 def test_simulated_tilts_are_one_object_and_a_missing_model_or_folder_is_one_sentence(tmp_path, model):

@@ -107,7 +107,7 @@ _OBJECT_TYPES = {
     **dict.fromkeys(("max_thickness_px", "volume_px3", "area_nm2", "equivalent_diameter_nm"), "float64"),
     **dict.fromkeys(("length_nm", "width_nm", "max_thickness_nm", "mean_thickness_nm", "volume_nm3"), "float64"),
     **{"on_edge": "bool", "outline_probability": "float64", "familiarity": "float64", "is_known": "bool"},
-    **{"deformed": "bool", "n_views": "int64", "warnings": "str"},
+    **{"deformed": "bool", "n_views": "int64", "warnings": "str", "series": "str"},
 }
 
 AUTOMATIC = "automatic"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,8 @@ from defectpipe.recognition.measures import COLUMNS as MEASURES
 from defectpipe.recognition.measures import measure
 from defectpipe.recognition.model import SolidModel
 from defectpipe.recognition.particles import cut_view, side_of
-from defectpipe.recognition.scale import LARGEST_PX, instances_at, sizes_of, table_at, working_field
-from defectpipe.recognition.separation import separate
+from defectpipe.recognition.scale import LARGEST_PX, ScaledField, instances_at, sizes_of, table_at, working_field
 from defectpipe.recognition.suitability import (
-    TRAINED_THICKNESS_NM,
     look_at_field,
     object_warnings,
     saturated,
@@ -48,10 +47,10 @@ class RecognisedField:
     Parameters
     ----------
     table : DataFrame
-        A row an object, with `COLUMNS`; from `recognise_micrograph` also `SOLID_COLUMNS` and ``warnings``.
+        A row an object, with `COLUMNS`, `SOLID_COLUMNS` and ``warnings``.
     instances : ndarray of int32, shape (height, width)
     maps : ndarray of float32, shape (height, width, 3)
-        See `pixelwise.maps_of`; of `recognise_micrograph` at the working scale.
+        See `pixelwise.maps_of`; at the working scale.
     verdicts : tuple of Verdict
         Of each row.
     warnings : tuple of str
@@ -64,28 +63,8 @@ class RecognisedField:
     instances: np.ndarray
     maps: np.ndarray
     verdicts: tuple[Verdict, ...]
-    warnings: tuple[str, ...] = ()
-    factor: float = 1.0
-
-    @property
-    def n_unknown(self) -> int:
-        """Objects unlike those that the model learned from."""
-        return int((~self.table["is_known"].astype(bool)).sum())
-
-
-def recognise_field(pixels: np.ndarray, model: SolidModel, pixel_size_nm: float | None = None) -> RecognisedField:
-    """Find, measure and name the objects of a dark-field picture at the scale that it has.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (height, width)
-        Bright objects on a dark support; grey values in any unit.
-    model : SolidModel
-    pixel_size_nm : float, optional
-        None: unknown; measures in nm are then NaN.
-    """
-    maps = model.maps(pixels)
-    return _recognise(pixels, maps, separate(maps), model, pixel_size_nm)
+    warnings: tuple[str, ...]
+    factor: float
 
 
 def recognise_micrograph(
@@ -112,84 +91,52 @@ def recognise_micrograph(
     """
     facts = look_at_field(pixels, pixel_size_nm, modality)
     if facts.refusal:
-        nothing = np.zeros(pixels.shape, np.int32)
-        empty = _recognise(pixels, np.zeros((*pixels.shape, 3), np.float32), nothing, model, pixel_size_nm)
-        table = finished(empty.table, empty.verdicts, np.empty(0), 1.0, model)
-        return RecognisedField(table, nothing, empty.maps, (), (*facts.warnings, f"not analysed: {facts.refusal}"))
+        nothing, maps = np.zeros(pixels.shape, np.int32), np.zeros((*pixels.shape, 3), np.float32)
+        refused = (*facts.warnings, f"not analysed: {facts.refusal}")
+        return RecognisedField(no_objects(model), nothing, maps, (), refused, 1.0)
     field = working_field(pixels, model.maps)
-    bright = stand_out(field.pixels, field.instances, field.factor)
-    possible = sizes_of(field.instances) <= LARGEST_PX
-    found = keep_objects(field.instances, bright & possible)
+    found, left_out = possible_objects(field)
     size = None if pixel_size_nm is None else pixel_size_nm * field.factor
-    seen = _recognise(field.pixels, field.maps, found, model, size)
+    table, verdicts = _judged(field, found, model, size)
     instances = instances_at(found, field.factor, (pixels.shape[0], pixels.shape[1]))
-    shares = shares_of(saturated(pixels), instances, len(seen.table))
-    table = finished(table_at(seen.table, field.factor), seen.verdicts, shares, field.factor, model)
-    warnings = list(facts.warnings)
-    for n, why in ((~bright).sum(), "not bright against what is around"), ((bright & ~possible).sum(), "far too large"):
-        if n:
-            warnings.append(f"outlines left out, {why}: {n}")
+    shares = shares_of(saturated(pixels), instances, len(table))
+    table = finished(table_at(table, field.factor), verdicts, shares, field.factor, model)
+    warnings = [*facts.warnings, *left_out_warnings(left_out)]
+    n_unknown = int((~table["is_known"]).sum())
     if table.empty:
         warnings.append(NO_OBJECT)
-    elif 2 * seen.n_unknown > len(table):
-        warnings.append(f"most objects are unlike what the networks were trained on: {seen.n_unknown} of {len(table)}")
-    return RecognisedField(table, instances, field.maps, seen.verdicts, tuple(warnings), field.factor)
+    elif 2 * n_unknown > len(table):
+        warnings.append(f"most objects are unlike what the networks were trained on: {n_unknown} of {len(table)}")
+    return RecognisedField(table, instances, field.maps, verdicts, tuple(warnings), field.factor)
 
 
-def recognise_object(
-    fields: Sequence[np.ndarray], model: SolidModel, pixel_size_nm: float | None = None
-) -> tuple[Verdict, np.ndarray]:
-    """Name the one object that all fields show, from its views together, at the scale that the fields have.
-
-    In each field its largest object counts; all views have the scale of the largest.
-
-    Parameters
-    ----------
-    fields : sequence of ndarray, each of shape (height, width)
-    model : SolidModel
-    pixel_size_nm : float, optional
-        Of all fields.
-
-    Returns
-    -------
-    Verdict
-        Fields without any object are left out of it.
-    distance : ndarray, shape (fields,)
-        Of each view from what the model knows; NaN of a field without an object.
-
-    Raises
-    ------
-    ValueError
-        No field holds an object.
-    """
-    found = []
-    for pixels in fields:
-        instances = separate(model.maps(pixels))
-        sizes = np.bincount(instances.ravel())[1:]
-        found.append((pixels, instances, int(sizes.argmax()) + 1 if sizes.size else 0))
-    seen = [entry for entry in found if entry[2]]
-    if not seen:
-        raise ValueError("There is no object in any of the pictures.")
-    answers, px_per_px = answers_of_views(seen, model)
-    distance = np.full(len(found), np.nan)
-    distance[[entry[2] > 0 for entry in found]] = model.familiarity.distance(
-        answers[:, model.layout.slices["features"]]
+def possible_objects(field: ScaledField) -> tuple[np.ndarray, Counter[str]]:
+    """The field's objects, numbered anew, without those that cannot be any; and how many of these, by the reason."""
+    bright = stand_out(field.pixels, field.instances, field.factor)
+    too_large = sizes_of(field.instances) > LARGEST_PX
+    left_out = Counter(
+        {"not bright against what is around": int((~bright).sum()), "far too large": int((bright & too_large).sum())}
     )
-    size = None if pixel_size_nm is None else pixel_size_nm * px_per_px
-    return model.judge(answers, size), distance
+    return keep_objects(field.instances, bright & ~too_large), left_out
 
 
-def _recognise(
-    pixels: np.ndarray, maps: np.ndarray, instances: np.ndarray, model: SolidModel, pixel_size_nm: float | None
-) -> RecognisedField:
-    table = measure(maps, instances, pixel_size_nm)
-    views = [cut_view(pixels, instances, int(number)) for number in table["object_id"]]
+def left_out_warnings(left_out: Mapping[str, int]) -> list[str]:
+    """A sentence for each reason why outlines were left out."""
+    return [f"outlines left out, {why}: {n}" for why, n in left_out.items() if n]
+
+
+def _judged(
+    field: ScaledField, instances: np.ndarray, model: SolidModel, pixel_size_nm: float | None
+) -> tuple[pd.DataFrame, tuple[Verdict, ...]]:
+    """Each object by itself, measured and named; in px of the working scale, whose pixel size is given."""
+    table = measure(field.maps, instances, pixel_size_nm)
+    views = [cut_view(field.pixels, instances, int(number)) for number in table["object_id"]]
     answers = model.answers(np.stack([v.pixels for v in views])) if views else np.empty((0, model.layout.n_answers))
     verdicts = tuple(
         model.judge(row[None], None if pixel_size_nm is None else pixel_size_nm * view.px_per_px)
         for row, view in zip(answers, views, strict=True)
     )
-    return RecognisedField(with_verdicts(table, verdicts, answers, model), instances, maps, verdicts)
+    return with_verdicts(table, verdicts, answers, model), verdicts
 
 
 def answers_of_views(
@@ -214,6 +161,7 @@ def with_verdicts(
 
 
 def judgement(verdict: Verdict) -> dict[str, object]:
+    """A verdict's two likeliest classes and whether the object is deformed, by the names of columns."""
     first, second, *_ = sorted(verdict.probabilities.items(), key=lambda one: -one[1])
     return {
         "class": first[0],
@@ -235,18 +183,22 @@ def dimensions_of(verdict: Verdict) -> dict[str, float]:
     return made
 
 
+def no_objects(model: SolidModel) -> pd.DataFrame:
+    """The table of a field in which there is nothing."""
+    nothing = measure(np.zeros((1, 1, 3), np.float32), np.zeros((1, 1), np.int32), None)
+    table = with_verdicts(nothing, (), np.empty((0, model.layout.n_answers)), model)
+    return finished(table, (), np.empty(0), 1.0, model)
+
+
 def finished(
     table: pd.DataFrame, verdicts: Sequence[Verdict], shares: np.ndarray, factor: float, model: SolidModel
 ) -> pd.DataFrame:
     """A field's table, in its own pixels, with the recogniser's dimensions and the warnings."""
     table = table.reset_index(drop=True)
-    if not set(COLUMNS) <= set(table):
-        table = with_verdicts(table, (), np.empty((0, model.layout.n_answers)), model)
     solid = pd.DataFrame([dimensions_of(v) for v in verdicts], dtype="float64")
     names = [*SOLID_COLUMNS, *(name for name in solid if str(name) not in SOLID_COLUMNS)]
     solid = solid.reindex(index=table.index, columns=names).astype("float64")
-    thickness = model.card.get("trained_thickness_nm", TRAINED_THICKNESS_NM)
-    lines = object_warnings(table, shares, factor, model.familiarity.limit, (float(thickness[0]), float(thickness[1])))
+    lines = object_warnings(table, shares, factor, model.familiarity.limit, model.trained_thickness_nm)
     return pd.concat([table, solid], axis=1).assign(warnings=pd.Series(lines, index=table.index, dtype="str"))
 
 

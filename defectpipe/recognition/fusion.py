@@ -107,7 +107,10 @@ def build_fusion(layout: Layout, dropout: float = 0.2) -> keras.Model:
 
 
 def split_fused(fused: np.ndarray, layout: Layout, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the classes (n, classes) and of each deformation (n, k) from the fusion's output."""
+    """Probabilities of the classes (n, classes) and of each deformation (n, k) from the fusion's output.
+
+    The temperature is of the classes only.
+    """
     n = len(layout.classes)
     logits = np.asarray(fused, float)
     return np.exp(log_softmax(logits[:, :n] / temperature)), expit(logits[:, n:])

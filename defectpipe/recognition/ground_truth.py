@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from defectpipe.recognition.calibration import log_softmax
 from defectpipe.recognition.recogniser import Layout
@@ -26,7 +27,8 @@ class Verdict:
     deformations : mapping of str to float
         Probability of each; the first is that of any.
     dimensions : mapping of str to float
-        Of the likeliest class; in nm with a pixel size, else in px; `turns` is a number.
+        Of the likeliest class, medians over the views; in nm with a pixel size, else in px of the views; ``turns`` is
+        a number.
     unit : str
         ``nm`` or ``px``.
     n_views : int
@@ -77,14 +79,13 @@ def fuse_evenly(logits: np.ndarray) -> np.ndarray:
     -------
     ndarray of float64, shape (..., questions)
     """
-    return 1 / (1 + np.exp(-np.clip(np.asarray(logits, float).mean(-2), -50, 50)))
+    return expit(np.asarray(logits, float).mean(-2))
 
 
 def judge(
     answers: np.ndarray,
     layout: Layout,
     pixel_size_nm: float | None = None,
-    temperature: float = 1.0,
     fused: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Verdict:
     """From the answers to all views of one object to what it is.
@@ -96,14 +97,13 @@ def judge(
     layout : Layout
     pixel_size_nm : float, optional
         Of the views; None: unknown.
-    temperature : float
     fused : tuple of ndarray, shapes (classes,) and (deformations,), optional
         Probabilities of a learned fusion, instead of summed logarithms and mean logits.
     """
     place = layout.slices
     answers = np.asarray(answers, float)
     probabilities, deformed = fused or (
-        fuse_classes(answers[:, place["classes"]], temperature),
+        fuse_classes(answers[:, place["classes"]]),
         fuse_evenly(answers[:, place["deformations"]]),
     )
     label = layout.classes[int(np.argmax(probabilities))]

@@ -69,7 +69,7 @@ def measure(maps: np.ndarray, instances: np.ndarray, pixel_size_nm: float | None
             bounds = np.array([[row[name] for name in ("x0_px", "y0_px", "x1_px", "y1_px")]])
             rows.append(row | {"on_edge": bool(touches_border(bounds, instances.shape)[0])})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype({"object_id": "int64", "on_edge": "bool"})
+    return table.astype(dict.fromkeys(COLUMNS, "float64") | {"object_id": "int64", "on_edge": "bool"})
 
 
 def _row(

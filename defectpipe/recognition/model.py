@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from defectpipe.recognition.fusion import MAX_VIEWS, pad_views, split_fused
 from defectpipe.recognition.ground_truth import Verdict, judge
 from defectpipe.recognition.pixelwise import maps_of
 from defectpipe.recognition.recogniser import Layout
+from defectpipe.recognition.suitability import TRAINED_THICKNESS_NM
 from defectpipe.recognition.views import VIEW_PX, answer_all_ways
 
 if TYPE_CHECKING:
@@ -81,31 +81,46 @@ class SolidModel(FolderModel):
         )
         return Layout(classes, deformations, dimensions, int(values["n_features"]))
 
+    @property
+    def trained_thickness_nm(self) -> tuple[float, float]:
+        """Largest thicknesses of the bodies that it learned from, the thinnest body's and the thickest's."""
+        low, high = self.card.get("trained_thickness_nm", TRAINED_THICKNESS_NM)
+        return float(low), float(high)
+
     def answers(self, views: np.ndarray) -> np.ndarray:
-        """Rows of `layout` (n, n_answers) for views (n, VIEW_PX, VIEW_PX) with grey values in any unit."""
+        """Rows of `layout` (n, n_answers) for views (n, VIEW_PX, VIEW_PX) with grey values in any unit.
+
+        Means over the 8 ways in which a view can lie.
+        """
         return answer_all_ways(lambda part: self._run(RECOGNISER, {"view": part}), views, self.layout.n_answers)
 
     def judge(self, answers: np.ndarray, pixel_size_nm: float | None = None) -> Verdict:
-        """What one object is, from the answers to its views (n, n_answers), by the learned fusion.
-
-        Of more than 8 views, groups of 8 are judged and their probabilities averaged.
+        """What one object is, from the answers to its views, by the learned fusion.
 
         Parameters
         ----------
+        answers : ndarray, shape (views, layout.n_answers)
+            1 to `MAX_VIEWS` views: the fusion learned from no more. See `series.views_to_judge` where there are.
         pixel_size_nm : float, optional
             Of the views.
+
+        Raises
+        ------
+        ValueError
+            No view, or too many.
         """
-        groups = np.array_split(answers, math.ceil(len(answers) / MAX_VIEWS))
-        fused = []
-        for group in groups:
-            logits = self._run(FUSION, pad_views(group[None], self.layout))
-            temperature = float(self.card["temperatures"][str(len(group))])
-            fused.append(split_fused(logits, self.layout, temperature))
-        classes, deformations = (np.mean(of, 0)[0] for of in zip(*fused, strict=True))
-        return judge(answers, self.layout, pixel_size_nm, fused=(classes, deformations))
+        if not 1 <= len(answers) <= MAX_VIEWS:
+            raise ValueError(f"An object is judged from 1 to {MAX_VIEWS} views, not {len(answers)}.")
+        logits = self._run(FUSION, pad_views(answers[None], self.layout))
+        temperature = float(self.card["temperatures"][str(len(answers))])
+        classes, deformations = split_fused(logits, self.layout, temperature)
+        return judge(answers, self.layout, pixel_size_nm, fused=(classes[0], deformations[0]))
 
     def maps(self, pixels: np.ndarray) -> np.ndarray:
-        """Maps (height, width, 3) of a field (height, width), as `pixelwise.maps_of` gives them, tile by tile."""
+        """Maps (height, width, 3) of a field (height, width), as `pixelwise.maps_of` gives them, tile by tile.
+
+        Grey values in any unit, but all finite.
+        """
         height, width = pixels.shape
         # one scale for the whole field: a tile without objects must not be stretched
         grey = normalise(pixels[None])[0]
@@ -145,7 +160,10 @@ class SolidModel(FolderModel):
         # a single input has lost its name
         names = [value.name for value in session.get_inputs()]
         named = inputs if len(inputs) > 1 else {names[0]: next(iter(inputs.values()))}
-        return session.run(None, named)[0]
+        try:
+            return session.run(None, named)[0]
+        except Exception as error:  # ONNX Runtime raises its own types, none of them public
+            raise ModelError(f"{self.path / name}: cannot be used ({str(error).splitlines()[0]}).") from error
 
     @cached_property
     def _sessions(self) -> dict[str, onnxruntime.InferenceSession]:
@@ -202,3 +220,7 @@ def _check_card(card: dict[str, Any], path: Path) -> None:
     for value in temperatures.values():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 100:
             raise ModelError(f"{path}: 'temperatures' holds {str(value)[:40]}, which is not between 0.01 and 100.")
+    thickness = card.get("trained_thickness_nm", list(TRAINED_THICKNESS_NM))
+    numbers = isinstance(thickness, list) and all(type(value) in (int, float) for value in thickness)
+    if not numbers or len(thickness) != 2 or not 0 <= thickness[0] < thickness[1]:
+        raise ModelError(f"{path}: 'trained_thickness_nm' does not hold a smallest and a largest thickness.")

@@ -133,7 +133,7 @@ def table_at(table: pd.DataFrame, factor: float) -> pd.DataFrame:
 
 
 def first_size(pixels: np.ndarray) -> float | None:
-    """Longest side (px) of what stands out bright, of half of it by size smaller, by Otsu's threshold; None: nothing.
+    """Longest side (px) of the parts that Otsu's threshold finds bright: their median, weighted by it; None: no part.
 
     Parameters
     ----------

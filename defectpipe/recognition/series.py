@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,18 +15,23 @@ from defectpipe.recognition.analysis import (
     answers_of_views,
     finished,
     judgement,
-    keep_objects,
+    left_out_warnings,
+    no_objects,
+    possible_objects,
     shares_of,
     with_verdicts,
 )
+from defectpipe.recognition.fusion import MAX_VIEWS
 from defectpipe.recognition.ground_truth import Verdict
 from defectpipe.recognition.measures import measure
 from defectpipe.recognition.model import SolidModel
 from defectpipe.recognition.scale import at_scale, instances_at, table_at, working_field
-from defectpipe.recognition.suitability import look_at_field, saturated, stand_out
+from defectpipe.recognition.suitability import look_at_field, saturated
 
 # Frames of a series by which its scale is chosen.
 _SCALED_BY = 5
+# As far as tilt series were tried; beyond, holder and support come into the way.
+_MOST_TILT_DEG = 70.0
 _OF_ONE_VIEW = ("x_px", "y_px", "x0_px", "y0_px", "x1_px", "y1_px", "angle_deg")
 
 
@@ -36,9 +42,10 @@ class RecognisedSeries:
     Parameters
     ----------
     verdict : Verdict or None
-        Of all views together; None: there is no object in any of them.
+        Of its views together, at most 8 of them (`views_to_judge`); None: there is no object in any picture.
     views : DataFrame
-        A row for each picture that shows it: ``view`` (index of the picture) and the columns of a field's table.
+        A row for each picture that shows it: ``view`` (index of the picture), the columns of a field's table, and
+        ``in_verdict``: whether the verdict was taken from it.
     row : dict
         The object as one row of such a table: medians over its views (over those that the border does not cut, where
         there are any), the class and the dimensions of the verdict. Empty without one.
@@ -61,7 +68,11 @@ class RecognisedSeries:
 
 
 def recognise_series(
-    fields: Sequence[np.ndarray], model: SolidModel, pixel_size_nm: float | None = None, modality: str | None = None
+    fields: Sequence[np.ndarray],
+    model: SolidModel,
+    pixel_size_nm: float | None = None,
+    modality: str | None = None,
+    tilts_deg: Sequence[float | None] | None = None,
 ) -> RecognisedSeries:
     """Name and measure the one object that all pictures show, such as a tilt series: the largest in each of them.
 
@@ -75,6 +86,8 @@ def recognise_series(
     pixel_size_nm : float, optional
         Of all of them.
     modality : str, optional
+    tilts_deg : sequence of float or None, optional
+        Of each picture, where known: they choose the views that count.
     """
     facts = [look_at_field(pixels, pixel_size_nm, modality) for pixels in fields]
     usable = [i for i, one in enumerate(facts) if not one.refusal]
@@ -88,20 +101,23 @@ def recognise_series(
     sure = [one.factor for one in tried if one.sureness > 0] or [one.factor for one in tried]
     factor = float(np.median(sure)) if sure else 1.0
     found = []
+    left_out: Counter[str] = Counter()
     for i in usable:
         field = at_scale(fields[i], factor, model.maps)
-        kept = keep_objects(field.instances, stand_out(field.pixels, field.instances, factor))
+        kept, of_field = possible_objects(field)
+        left_out += of_field
         sizes = np.bincount(kept.ravel())[1:]
         if sizes.size:
             found.append((i, field, (kept == int(sizes.argmax()) + 1).astype(np.int32)))
     instances = [np.zeros(pixels.shape, np.int32) for pixels in fields]
-    size = None if pixel_size_nm is None else pixel_size_nm * factor
+    warnings += left_out_warnings(left_out)
     if not found:
-        none = finished(measure(np.zeros((1, 1, 3)), np.zeros((1, 1), int), size), (), np.empty(0), factor, model)
-        return RecognisedSeries(None, none.assign(view=[]), {}, -1, tuple(instances), (*warnings, NO_OBJECT), factor)
+        none = no_objects(model).assign(view=[], in_verdict=np.empty(0, bool))
+        return RecognisedSeries(None, none, {}, -1, tuple(instances), (*warnings, NO_OBJECT), factor)
     if len(found) < len(usable):
         warnings.append(f"{NO_OBJECT} in {len(usable) - len(found)} of {len(usable)} pictures")
     answers, px_per_px = answers_of_views([(field.pixels, outline, 1) for _, field, outline in found], model)
+    size = None if pixel_size_nm is None else pixel_size_nm * factor
     view_size = None if size is None else size * px_per_px
     verdicts = [model.judge(row[None], view_size) for row in answers]
     table = pd.concat([measure(field.maps, outline, size) for _, field, outline in found], ignore_index=True)
@@ -109,8 +125,10 @@ def recognise_series(
     for i, _, outline in found:
         instances[i] = instances_at(outline, factor, (fields[i].shape[0], fields[i].shape[1]))
     shares = np.concatenate([shares_of(saturated(fields[i]), instances[i], 1) for i, _, _ in found])
-    views = finished(table_at(table, factor), verdicts, shares, factor, model).assign(view=[i for i, _, _ in found])
-    verdict = model.judge(answers, view_size)
+    shown = [i for i, _, _ in found]
+    judged = views_to_judge(table["on_edge"].tolist(), None if tilts_deg is None else [tilts_deg[i] for i in shown])
+    views = finished(table_at(table, factor), verdicts, shares, factor, model).assign(view=shown, in_verdict=judged)
+    verdict = model.judge(answers[judged], view_size)
     row, place = _together(views, verdict, shares, factor, model)
     n_strange = int((~views["is_known"]).sum())
     if n_strange:
@@ -118,6 +136,39 @@ def recognise_series(
     return RecognisedSeries(
         verdict, views, row, int(views["view"].iloc[place]), tuple(instances), tuple(warnings), factor
     )
+
+
+def views_to_judge(on_edge: Sequence[bool], tilts_deg: Sequence[float | None] | None = None) -> np.ndarray:
+    """Which views of one object its verdict is taken from.
+
+    All, up to 8. The fusion learned from no more, and views a degree apart say the same thing again: taken as further
+    evidence they would make it far too sure. Of more, 8 spread evenly over those that the border does not cut and, of
+    a tilt series, that are tilted by at most 70°.
+
+    Parameters
+    ----------
+    on_edge : sequence of bool, shape (views,)
+        Whether the border cuts the object.
+    tilts_deg : sequence of float or None, shape (views,), optional
+        Unknown ones leave the views in the order that they have.
+
+    Returns
+    -------
+    ndarray of bool, shape (views,)
+    """
+    cut = np.asarray(on_edge, bool)
+    if len(cut) <= MAX_VIEWS:
+        return np.ones(len(cut), bool)
+    tilts = np.full(len(cut), np.nan)
+    if tilts_deg is not None:
+        tilts[:] = [np.nan if tilt is None else tilt for tilt in tilts_deg]
+    moderate = ~(abs(tilts) > _MOST_TILT_DEG)
+    places = next(np.flatnonzero(use) for use in (moderate & ~cut, moderate, np.ones(len(cut), bool)) if use.any())
+    places = places[np.argsort(tilts[places], kind="stable")]
+    spread = np.linspace(0, len(places) - 1, min(MAX_VIEWS, len(places)))
+    judged = np.zeros(len(cut), bool)
+    judged[places[np.rint(spread).astype(int)]] = True
+    return judged
 
 
 def _together(
@@ -133,7 +184,8 @@ def _together(
         # where it lies, and how, differs from view to view
         if name not in _OF_ONE_VIEW and pd.api.types.is_float_dtype(row[name]):
             row[name] = medians[name]
-    row = row.assign(object_id=1, on_edge=bool(on_edge.all()), is_known=bool(views["is_known"].mean() > 0.5))
+    known = bool(medians["familiarity"] <= model.familiarity.limit)
+    row = row.assign(object_id=1, on_edge=bool(on_edge.all()), is_known=known)
     said = pd.DataFrame([judgement(verdict)])
     row[said.columns] = said
     row = finished(row[list(COLUMNS)], [verdict], shares[whole].mean(keepdims=True), factor, model)

@@ -37,7 +37,7 @@ class TrainedSolids:
     recogniser, pixelwise, fusion : keras.Model
     familiarity : Familiarity
     temperatures : mapping of int to float
-        Of the fusion's logits, for 1 to 8 views.
+        Of the logits of the classes that the fusion gives, for 1 to 8 views.
     """
 
     layout: Layout
