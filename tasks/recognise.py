@@ -35,6 +35,7 @@ _IMAGE_COLUMNS = (
 _IMAGE_NUMBERS = ("height_px", "width_px", "pixel_size_nm", "magnification", "tilt_deg", "px_per_working_px")
 _IMAGE_COUNTS = ("n_objects", "n_on_edge", "n_unknown")
 _MOST_LINES = 6
+_COUNT = re.compile(r": \d+( of \d+)?$")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
@@ -152,7 +153,7 @@ def _images(jobs: list[ObjectsJob]) -> tuple[pd.DataFrame, Counter[str]]:
         for facts in frames_of(stamp):
             rows.append(facts)
             # what differs in a number only is of one kind
-            warnings.update(_NUMBER.sub("N", line) for line in facts.get("warnings", ()))
+            warnings.update(_NUMBER.sub("N", _COUNT.sub("", line)) for line in facts.get("warnings", ()))
     table = pd.DataFrame(rows, columns=list(_IMAGE_COLUMNS))
     table = table.astype(dict.fromkeys(_IMAGE_NUMBERS, "float64") | dict.fromkeys(_IMAGE_COUNTS, "Int64"))
     for name in ("pixel_size_source", "modality", "series"):

@@ -132,7 +132,7 @@ def recognise_series(
     row, place = _together(views, verdict, shares, factor, model)
     n_strange = int((~views["is_known"]).sum())
     if n_strange:
-        warnings.append(f"{n_strange} of {len(views)} views are unlike what the networks were trained on")
+        warnings.append(f"views unlike what the networks were trained on: {n_strange} of {len(views)}")
     return RecognisedSeries(
         verdict, views, row, int(views["view"].iloc[place]), tuple(instances), tuple(warnings), factor
     )
