@@ -23,6 +23,7 @@ from defectpipe.training.recognition_model import TrainedSolids, write_solid_mod
 from defectpipe.training.recognition_sets import SETS
 from defectpipe.training.recognition_targets import targets_of
 
+SOURCE = "simulated by defectpipe (benchmarks/recognition_data.py)"
 MODEL = Path(__file__).parents[1] / "models" / "solids"
 
 
@@ -78,7 +79,7 @@ if __name__ == "__main__":
     fusion, fusion_run = load_fusion(layout)
     recipes = {part: json.loads((CACHE / part / RUN).read_text()) for part in ("recogniser", "fusion", "pixelwise")}
     describe = {
-        "data": card_data(),
+        "data": {"source": SOURCE, "licence": "BSD-3-Clause", "sets": card_data()},
         "trained_thickness_nm": thickness_range_nm(),
         "figures": card_figures(json.loads(RESULTS.read_text())),
         "recipes": {part: {**of["recipe"], "seed": of.get("seed", 1)} for part, of in recipes.items()},

@@ -18,8 +18,13 @@ from defectpipe.io.folder import list_images
 from defectpipe.io.micrographs import read_micrographs
 from defectpipe.io.tables import read_parquet
 from defectpipe.model import WEIGHTS, LoopModel
+from defectpipe.recognition.backbones import features_of, load_backbone
+from defectpipe.recognition.model import TRUNK, SolidModel
+from defectpipe.recognition.views import VIEW_PX, turned
+from defectpipe.simulation.solids.fields import simulate_views
 from defectpipe.training.loop_model import HELD_OUT_FOLDER
 from defectpipe.training.model_before import seen_before
+from defectpipe.training.recognition_sets import VIEWS
 from defectpipe.training.workspace import IMAGE_LIST, store_images
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -27,12 +32,12 @@ MODELS = Path(__file__).resolve().parents[1] / "models"
 KINDS = {
     card.parent.name: json.loads(card.read_text(encoding="utf-8")).get("kind") for card in MODELS.glob("*/card.json")
 }
-LOOPS, FOCUS = (sorted(name for name, kind in KINDS.items() if kind == of) for of in (None, "focus"))
+LOOPS, FOCUS, SOLIDS = (sorted(name for name, kind in KINDS.items() if kind == of) for of in (None, "focus", "solids"))
 
 
 def test_the_default_model_ships() -> None:
     assert "fecral-loops" in LOOPS
-    assert len(LOOPS) + len(FOCUS) == len(KINDS)
+    assert len(LOOPS) + len(FOCUS) + len(SOLIDS) == len(KINDS)
     total = sum(file.stat().st_size for name in KINDS for file in (MODELS / name).rglob("*") if file.is_file())
     assert total < 20 * 2**20
 
@@ -92,6 +97,30 @@ def test_the_shipped_focus_weights_say_what_the_shipped_onnx_says(name: str) -> 
     assert np.ptp(scores) > 1
 
 
+@pytest.mark.parametrize("name", SOLIDS)
+def test_a_shipped_model_of_solids_is_whole_and_knows_a_sphere(name: str) -> None:
+    model = SolidModel.load(MODELS / name)
+    assert model.name == name
+    assert sum(file.stat().st_size for file in model.path.iterdir()) < 10e6
+    for key in ("source", "licence"):
+        assert model.card["data"][key] not in ("", "not stated")
+    views = simulate_views(VIEWS, 70_707, VIEWS.classes.index("sphere"), 3)
+    verdict = model.judge(model.answers(np.stack([view.micrograph.grey8() for view in views])))
+    assert verdict.label == views[0].truth["class"][0] == "sphere"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOLIDS)
+def test_the_shipped_trunk_says_what_the_shipped_recogniser_says(name: str) -> None:
+    model = SolidModel.load(MODELS / name)
+    views = np.random.default_rng(0).integers(0, 255, (6, VIEW_PX, VIEW_PX)).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trunk = load_backbone("ours", "builtin", builtin=(model.path / TRUNK).read_bytes())
+        features = np.mean([features_of(trunk, "ours", turned(views, way)) for way in range(8)], 0)
+    np.testing.assert_allclose(model.answers(views)[:, model.layout.slices["features"]], features, atol=1e-3)
+
+
 def test_the_default_model_lists_the_images_that_it_was_trained_on() -> None:
     folder = MODELS / "fecral-loops"
     listed, card = read_parquet(folder / IMAGE_LIST), json.loads((folder / "card.json").read_text(encoding="utf-8"))
@@ -130,3 +159,16 @@ def test_the_readme_quotes_the_card() -> None:
     ):
         [cell] = [cell for name, cell in rows.items() if name.startswith(start)]
         assert float(cell.split()[0]) == pytest.approx(value, abs=5.1e-4)
+
+
+def test_the_readme_quotes_the_card_of_solids() -> None:
+    views = json.loads((MODELS / "solids" / "card.json").read_text(encoding="utf-8"))["figures"]["views"]
+    readme = (MODELS.parent / "README.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip(): line.split("|")[2:5] for line in readme.splitlines() if line.startswith("| ")}
+    for title, figures in (
+        ("class among twelve, random orientations", views["random orientations"]["learned fusion"]["classes"]),
+        ("among twelve, dose of 30 electrons a px", views["dose 30"]["learned fusion"]["classes"]),
+        ("among twelve, tilt series within ±70°", views["tilt series"]["learned fusion"]["classes"]),
+    ):
+        for cell, n in zip(rows[title], ("1", "3", "8"), strict=True):
+            assert float(cell) == pytest.approx(100 * figures[n]["accuracy"], abs=0.051)
