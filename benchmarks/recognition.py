@@ -42,13 +42,7 @@ from defectpipe.recognition.training import RecogniserRecipe, fit_recogniser
 from defectpipe.recognition.views import standardise, turned
 from defectpipe.training.pixelwise_figures import several_figures, single_figures
 from defectpipe.training.recognition_data import SolidImages, read_images
-from defectpipe.training.recognition_figures import (
-    TEN,
-    VIEWS_REPORTED,
-    accuracy_of_views,
-    deformed_of_views,
-    shares_right,
-)
+from defectpipe.training.recognition_figures import TEN, accuracy_of_views, among, deformed_of_views, shares_right
 from defectpipe.training.recognition_model import trunk_of
 from defectpipe.training.recognition_targets import targets_of
 
@@ -91,13 +85,10 @@ def _fused(answers: np.ndarray, images: SolidImages, layout: Layout) -> dict:
         return among_ten / among_ten.sum(1, keepdims=True)
 
     targets = {name: values[:: images.n_views] for name, values in targets_of(images, layout).items()}
-    label, ten = targets["label"], [i for i, name in enumerate(layout.classes) if name in TEN]
-    of_ten = np.isin(label, ten)
+    of_ten, ten, label_of_ten = among(targets["label"], layout, TEN)
     return {
-        "classes": accuracy_of_views(answers, label, temperatures, fuse, VIEWS_REPORTED),
-        "ten_classes": accuracy_of_views(
-            answers[of_ten], np.searchsorted(ten, label[of_ten]), temperatures, fuse_ten, VIEWS_REPORTED
-        ),
+        "classes": accuracy_of_views(answers, targets["label"], temperatures, fuse),
+        "ten_classes": accuracy_of_views(answers[of_ten], label_of_ten, temperatures, fuse_ten),
         "deformed": deformed_of_views(answers, targets["deformations"][:, 0] > 0, deformed),
     }
 

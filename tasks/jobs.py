@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from defectpipe.errors import DefectpipeError, ModelError
 from defectpipe.io.files import NO_ROOM
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from defectpipe.io.folder import ImageFile
     from defectpipe.micrograph import Micrograph
     from defectpipe.model import LoopModel
+    from defectpipe.model_files import FolderModel
 
+AnyModel = TypeVar("AnyModel", bound="FolderModel")
 LONGEST_REASON = 400
 
 
@@ -186,13 +188,9 @@ def _assess(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
 
 @lru_cache(maxsize=1)
 def _focus_model(path: Path, sha256: str) -> FocusModel:
-    """As `_model`."""
     from defectpipe.focus.model import FocusModel
 
-    model = FocusModel.load(path)
-    if model.sha256 != sha256:
-        raise ModelError(f"{path}: the model was changed while the run was at work; start the run again.")
-    return model
+    return unchanged(FocusModel.load(path), sha256)
 
 
 def _stage_function(stage: str) -> Callable[..., pd.DataFrame]:
@@ -238,16 +236,20 @@ def _facts(m: Micrograph) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _model(path: Path, sha256: str) -> LoopModel:
-    """The model, loaded once a process; the hash makes a changed file another model.
+    """The model, loaded once a process; the hash makes a changed file another model."""
+    from defectpipe.model import LoopModel
+
+    return unchanged(LoopModel.load(path), sha256)
+
+
+def unchanged(model: AnyModel, sha256: str) -> AnyModel:
+    """A model that a process has loaded.
 
     Raises
     ------
     ModelError
         The files are not those that the run began with.
     """
-    from defectpipe.model import LoopModel
-
-    model = LoopModel.load(path)
     if model.sha256 != sha256:
-        raise ModelError(f"{path}: the model was changed while the run was at work; start the run again.")
+        raise ModelError(f"{model.path}: the model was changed while the run was at work; start the run again.")
     return model

@@ -9,9 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from defectpipe.errors import DefectpipeError, ModelError
+from defectpipe.errors import DefectpipeError
 from defectpipe.io.files import NO_ROOM
-from tasks.jobs import LONGEST_REASON, Outcome, StageJob, make_job, picture_facts, read_frames
+from tasks.jobs import LONGEST_REASON, Outcome, StageJob, make_job, picture_facts, read_frames, unchanged
 from tasks.overlays import mirrored, overlay_paths, remove_pictures
 from tasks.plan import OBJECTS, Plan, ResultFiles
 from tasks.stamps import Inputs, Stamp, read_stamp, write_stamp
@@ -273,10 +273,6 @@ def _model_of(job: ObjectsJob) -> SolidModel:
 
 @lru_cache(maxsize=1)
 def _model(path: Path, sha256: str) -> SolidModel:
-    """The model, loaded once a process; the hash makes a changed file another model."""
     from defectpipe.recognition.model import SolidModel
 
-    model = SolidModel.load(path)
-    if model.sha256 != sha256:
-        raise ModelError(f"{path}: the model was changed while the run was at work; start the run again.")
-    return model
+    return unchanged(SolidModel.load(path), sha256)

@@ -9,40 +9,26 @@ import shutil
 
 import numpy as np
 import pytest
+from solids_helpers import LAYOUT, untrained_solids
 
 from defectpipe.errors import ModelError
 from defectpipe.model_files import CARD, file_sha256
 from defectpipe.recognition.analysis import COLUMNS, SOLID_COLUMNS, recognise_micrograph
 from defectpipe.recognition.backbones import features_of, load_backbone
-from defectpipe.recognition.familiarity import fit_familiarity
-from defectpipe.recognition.fusion import MAX_VIEWS, build_fusion
+from defectpipe.recognition.fusion import MAX_VIEWS
 from defectpipe.recognition.model import FAMILIARITY, FILES, RECOGNISER, TILE_PX, TRUNK, SolidModel
-from defectpipe.recognition.pixelwise import DEPTH, OUTLINE, THICKNESS, build_pixelwise, maps_of
-from defectpipe.recognition.recogniser import Layout, build_recogniser
+from defectpipe.recognition.pixelwise import DEPTH, OUTLINE, THICKNESS, maps_of
 from defectpipe.recognition.series import recognise_series, views_to_judge
 from defectpipe.recognition.views import VIEW_PX, standardise, turned
-from defectpipe.training.recognition_model import TrainedSolids, write_solid_model
+from defectpipe.training.recognition_model import write_solid_model
 
 # Keras copies variables the old way
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
-LAYOUT = Layout(("cube", "sphere"), ("deformed", "dents"), ("any.volume_diameter_nm", "cube.edge_nm"))
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    import keras
-
-    keras.utils.set_random_seed(3)
-    rng = np.random.default_rng(0)
-    trained = TrainedSolids(
-        LAYOUT,
-        build_recogniser(LAYOUT, VIEW_PX),
-        build_pixelwise(),
-        build_fusion(LAYOUT),
-        fit_familiarity(rng.normal(size=(400, LAYOUT.n_features)), np.arange(400) % 2),
-        dict.fromkeys(range(1, 9), 1.5),
-    )
+    trained = untrained_solids()
     return trained, write_solid_model(tmp_path_factory.mktemp("models") / "toy", trained, {"data": {"source": "none"}})
 
 

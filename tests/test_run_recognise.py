@@ -15,18 +15,15 @@ import pytest
 import tifffile
 from luigi import LuigiStatusCode
 from run_helpers import build
+from solids_helpers import LAYOUT, untrained_solids
 
 from defectpipe.catalogue import Catalogue, index_folders
 from defectpipe.io.tables import OBJECT_COLUMNS, read_csv, read_parquet
 from defectpipe.recognition.analysis import COLUMNS, SOLID_COLUMNS
-from defectpipe.recognition.familiarity import fit_familiarity
-from defectpipe.recognition.fusion import build_fusion
 from defectpipe.recognition.model import SolidModel
-from defectpipe.recognition.pixelwise import DEPTH, OUTLINE, THICKNESS, build_pixelwise
-from defectpipe.recognition.recogniser import Layout, build_recogniser
-from defectpipe.recognition.views import VIEW_PX
+from defectpipe.recognition.pixelwise import DEPTH, OUTLINE, THICKNESS
 from defectpipe.simulation.solids.fields import simulate_tilts
-from defectpipe.training.recognition_model import TrainedSolids, write_solid_model
+from defectpipe.training.recognition_model import write_solid_model
 from defectpipe.training.recognition_sets import SINGLE
 from tasks import objects as objects_module
 from tasks import recognise as recognise_module
@@ -36,25 +33,12 @@ from tasks.recognise import RecogniseObjects
 # Keras copies variables the old way
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
-LAYOUT = Layout(("cube", "sphere"), ("deformed", "dents"), ("any.volume_diameter_nm", "cube.edge_nm"))
 GROUND, SLOPE = 20.0, 3.0
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import keras
-
-    keras.utils.set_random_seed(3)
-    rng = np.random.default_rng(0)
-    trained = TrainedSolids(
-        LAYOUT,
-        build_recogniser(LAYOUT, VIEW_PX),
-        build_pixelwise(),
-        build_fusion(LAYOUT),
-        fit_familiarity(rng.normal(size=(400, LAYOUT.n_features)), np.arange(400) % 2),
-        dict.fromkeys(range(1, 9), 1.5),
-    )
-    return write_solid_model(tmp_path_factory.mktemp("models") / "toy", trained)
+    return write_solid_model(tmp_path_factory.mktemp("models") / "toy", untrained_solids())
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from scipy.special import expit
 
 from defectpipe.networks.residual import convolution, residual
 from defectpipe.networks.training import fit
@@ -213,6 +214,6 @@ def maps_of(network: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, sta
     down, right = -height % STRIDE, -width % STRIDE
     made = np.pad(made, ((0, 0), (0, down), (0, right), (0, 0)), mode="edge")
     maps = np.asarray(network(made), np.float32)[:, :height, :width]
-    outline = 1 / (1 + np.exp(-np.clip(maps[..., OUTLINE], -50, 50)))
+    outline = expit(maps[..., OUTLINE])
     thickness = np.maximum(maps[..., THICKNESS], 0) * THICKNESS_UNIT_PX * (outline > 0.5)
     return np.stack([outline, thickness, np.clip(maps[..., DEPTH], 0, 1)], -1).astype(np.float32)

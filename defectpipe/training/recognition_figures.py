@@ -65,14 +65,11 @@ def accuracy_of_views(
     return figures
 
 
-def among(
-    logits: np.ndarray, label: np.ndarray, layout: Layout, classes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The objects of some classes, and the answers if no other class is possible.
+def among(label: np.ndarray, layout: Layout, classes: Sequence[str]) -> tuple[np.ndarray, list[int], np.ndarray]:
+    """What a question of some classes only is about.
 
     Parameters
     ----------
-    logits : ndarray, shape (objects, views, len(layout.classes))
     label : ndarray of int, shape (objects,)
     layout : Layout
     classes : sequence of str
@@ -80,12 +77,16 @@ def among(
 
     Returns
     -------
-    ndarray, shape (some objects, views, some classes)
+    ndarray of bool, shape (objects,)
+        Objects of these classes.
+    list of int
+        Places of these classes among those of the layout.
     ndarray of int, shape (some objects,)
+        Of these objects, the place of the class among these.
     """
     places = [i for i, name in enumerate(layout.classes) if name in classes]
     rows = np.isin(label, places)
-    return logits[rows][..., places], np.searchsorted(places, label[rows])
+    return rows, places, np.searchsorted(places, label[rows])
 
 
 def confusion(given: np.ndarray, truth: np.ndarray, n_classes: int) -> np.ndarray:
@@ -126,13 +127,14 @@ def recogniser_figures(
     logits = answers[..., place["classes"]]
     given = flat[:, place["classes"]].argmax(1)
     right = given == label
+    of_ten, ten, label_of_ten = among(label[::n_views], layout, TEN)
 
     def evenly(rows: np.ndarray) -> np.ndarray:
         return fuse_evenly(rows[..., place["deformations"]])[:, 0]
 
     return {
         "views": accuracy_of_views(logits, label[::n_views], temperatures),
-        "views_of_ten_classes": accuracy_of_views(*among(logits, label[::n_views], layout, TEN), temperatures),
+        "views_of_ten_classes": accuracy_of_views(logits[of_ten][..., ten], label_of_ten, temperatures),
         "per_class": shares_right(right, [(name, label == i) for i, name in enumerate(layout.classes)]),
         "per_dose": _per(right, columns["dose_per_px"], DOSE_EDGES),
         "per_distortion": _per(right, columns["scan_distortion"], (0.0, 0.0125, 0.025, 0.0375, 0.05)),

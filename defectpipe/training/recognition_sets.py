@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from defectpipe.simulation.dataset import SIMULATION_VERSION
 from defectpipe.simulation.solids.deformation import DeformationRanges
@@ -42,16 +43,17 @@ _STRONG = DeformationRanges(
     kept_share=0.6,
 )
 
+# Of every set.
+_BODIES_AND_DOSES: dict[str, Any] = {"atomic_numbers": _MATERIALS, "deformations": _STRONG, "dose_per_px": _DOSES}
+
 # The solids' movements in px belong to 256 px; these do to 64, and are as strong for their size.
 VIEWS = dataclasses.replace(
     PRESETS["solids"],
+    **_BODIES_AND_DOSES,
     name="views",
     shape=(VIEW_PX, VIEW_PX),
     field_nm=_FIELD_NM,
-    atomic_numbers=_MATERIALS,
-    deformations=_STRONG,
     size_share=(0.6, 0.9),
-    dose_per_px=_DOSES,
     shift_px=(0.5, 3.0),
     drift_px=1.0,
     flyback_px=(0.0, 0.5),
@@ -62,34 +64,28 @@ FAINT_VIEWS = dataclasses.replace(VIEWS, name="views-dose-30", dose_per_px=(LOWE
 UNSEEN_VIEWS = dataclasses.replace(VIEWS, name="views-unseen", classes=UNSEEN)
 SINGLE = dataclasses.replace(
     PRESETS["solids"],
+    **_BODIES_AND_DOSES,
     name="single",
     shape=(128, 128),
     field_nm=_FIELD_NM,
-    atomic_numbers=_MATERIALS,
-    deformations=_STRONG,
-    dose_per_px=_DOSES,
     shift_px=(1.0, 6.0),
     drift_px=1.5,
 )
 SEVERAL = dataclasses.replace(
     PRESETS["several"],
+    **_BODIES_AND_DOSES,
     name="several",
     shape=(256, 256),
     field_nm=_WIDE_FIELD_NM,
-    atomic_numbers=_MATERIALS,
-    deformations=_STRONG,
-    dose_per_px=_DOSES,
     shift_px=(1.0, 6.0),
 )
 OVERLAPPING = dataclasses.replace(
     PRESETS["overlapping"],
+    **_BODIES_AND_DOSES,
     name="overlapping",
     shape=(256, 256),
     field_nm=_WIDE_FIELD_NM,
-    atomic_numbers=_MATERIALS,
-    deformations=_STRONG,
     n_objects=(2, 6),
-    dose_per_px=_DOSES,
     shift_px=(1.0, 6.0),
 )
 
