@@ -89,6 +89,28 @@ def outcome(output: Path) -> dict[str, Any]:
     return found
 
 
+def differences(now: dict[str, Any], expected: dict[str, Any]) -> dict[str, str]:
+    """What is other than expected, by name and, within a file, with the first place where it is."""
+    return {
+        name: _difference(now.get(name, "absent"), expected.get(name, "absent"))
+        for name in sorted({*now, *expected})
+        if now.get(name) != expected.get(name)
+    }
+
+
+def _difference(now: Any, expected: Any) -> str:
+    if isinstance(now, dict) and isinstance(expected, dict):
+        return str(
+            {key: (now.get(key), expected.get(key)) for key in {*now, *expected} if now.get(key) != expected.get(key)}
+        )
+    if isinstance(now, bytes) and isinstance(expected, bytes):
+        at = next(
+            (i for i, (a, b) in enumerate(zip(now, expected, strict=False)) if a != b), min(len(now), len(expected))
+        )
+        return f"at byte {at}: {now[max(at - 60, 0) : at + 60]!r}, not {expected[max(at - 60, 0) : at + 60]!r}"
+    return f"{str(now)[:120]}, not {str(expected)[:120]}"
+
+
 def finished(output: Path) -> dict[Path, tuple[int, int]]:
     """The results that are whole, with what changes when a file is written again."""
     found = {}
