@@ -39,6 +39,8 @@ def main() -> int:
     if "--fsize" in options:
         # A write beyond it fails as on a full disk, with an error in the middle of a file.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        # Byte code that finds no room would be put in place cut, and read ever after (CPython issue 126606).
+        sys.dont_write_bytecode = True
         limit = int(options[options.index("--fsize") + 1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if "--nobody" in options and os.geteuid() == 0:

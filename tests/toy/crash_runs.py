@@ -75,6 +75,8 @@ def main() -> None:
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, 1)
             if largest is not None:
+                # Byte code that finds no room would be put in place cut, and read ever after (CPython issue 126606).
+                sys.dont_write_bytecode = True
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
             run(request, output, die_at, theirs)
         os.close(theirs)
