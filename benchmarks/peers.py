@@ -146,8 +146,8 @@ PEERS: dict[str, Peer] = {
         partial(skimage_blobs, blob_doh),
         _grid(
             polarity=["dark"],
-            min_sigma=[2.0, 3.5, 5.0],
-            max_sigma=[9.0],
+            min_sigma=[3.5, 5.0, 7.0],
+            max_sigma=[12.0],
             num_sigma=[8],
             log_scale=[True],
             threshold=[0.1, 0.2, 0.4],
@@ -156,7 +156,7 @@ PEERS: dict[str, Peer] = {
     ),
     "trackpy locate": Peer(
         trackpy_features,
-        _grid(polarity=_POLARITIES, diameter=[7, 11, 15], percentile=[64]),
+        _grid(polarity=_POLARITIES, diameter=[11, 15, 21], percentile=[64]),
         _SIDES + 0.5,
     ),
 }
