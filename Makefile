@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-catalogue train-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-errors bench-peers bench-catalogue train-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -78,6 +78,14 @@ list-fecral: setup
 ## every figure of the card, from the held-out tables that it ships with
 bench-fecral: setup
 	$(BIN)/python benchmarks/fecral_figures.py
+
+## every label and loop by the kind of its error, what each kind costs: ARGS="--pictures FOLDER" draws crops of them
+bench-errors: setup
+	$(BIN)/python benchmarks/error_analysis.py $(ARGS)
+
+## blob detectors of scikit-image and trackpy by the same rules; trackpy is the extra `benchmarks`: ARGS="--only NAME"
+bench-peers: setup
+	$(BIN)/python benchmarks/peers.py $(ARGS)
 
 ## the predicted F1 of images without labels, judged on folds that it was not made from
 bench-predicted-f1: setup

@@ -7,13 +7,14 @@ import json
 from fecral_data import MODELS, NAME, RESULTS, training_images
 
 from defectpipe.io.tables import read_parquet, write_json
+from defectpipe.training import TrainingImage
 from defectpipe.training.figures import HeldOut, held_out_figures
 from defectpipe.training.loop_model import HELD_OUT_FOLDER
 
 
-def held_out() -> HeldOut:
-    """Labels, and what each fold's model found."""
-    images = training_images()
+def held_out(images: list[TrainingImage] | None = None) -> HeldOut:
+    """Labels, and what each fold's model found; `images` where they have been read already."""
+    images = training_images() if images is None else images
     card = json.loads((MODELS / NAME / "card.json").read_text(encoding="utf-8"))
     folder = MODELS / NAME / HELD_OUT_FOLDER
     return HeldOut(
