@@ -163,7 +163,7 @@ def _measured(
     own[pair >= 0] = found[["detection_score", "screening_score"]].to_numpy(float)[pair[pair >= 0]]
     # The loops that were found are measured along: whether rims are dark or bright is decided by all together.
     screened = pd.DataFrame(np.concatenate([boxes, found[_BOX].to_numpy(float)]), columns=_BOX).assign(
-        detection_score=0.0, screening_score=0.0, kept=True
+        detection_score=0.0, screening_score=0.0, kept=True, drawn=np.arange(len(boxes) + len(found)) < len(boxes)
     )
     measured = measure(screened).drop_duplicates(_BOX).set_index(_BOX)
     table = measured.loc[[tuple(box) for box in boxes]].reset_index()
@@ -188,5 +188,5 @@ def _as_drawn(table: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
     values = {name: drawn[name] for name in _ELLIPSE}
     values |= {"area_px2": area, "feret_px": drawn["diameter_px"], "equivalent_diameter_px": 2 * np.sqrt(area / np.pi)}
     values |= {"diameter_nm": drawn["diameter_px"] * size_nm, "minor_nm": drawn["minor_px"] * size_nm}
-    values |= {"area_nm2": area * size_nm**2}
+    values |= {"area_nm2": area * size_nm**2, "diameter_uncertainty_px": np.nan, "diameter_uncertainty_nm": np.nan}
     return table.assign(**{name: table[name].where(~failed, value) for name, value in values.items()})
