@@ -81,4 +81,4 @@ RIVALS: dict[str, Rival] = {
     "flood, then contour": by_stages(("flood", "contour")),
     "flood, contour, contour": by_stages(("flood", "contour", "contour")),
 }
-"""By name; the last one is what the library does."""
+"""By name; the last one is what the library does (`measure` refuses some loops besides)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import time
 from typing import Any
 
@@ -80,13 +81,16 @@ def measured(table: pd.DataFrame, images: Images) -> pd.DataFrame:
     return pd.concat(found).loc[table.index]
 
 
-def synthetic(table: pd.DataFrame, images: Images, split: str) -> dict[str, Any]:
-    """Rivals on loops of exact truth, all and by a column; coverage of the uncertainty without an expert's part."""
+def synthetic(table: pd.DataFrame, images: Images, split: str, kept: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Rivals on loops of exact truth, all and by a column; coverage of the uncertainty without an expert's part.
+
+    What is `kept` of an earlier run spares the rivals.
+    """
     truth = table["true_px"].to_numpy(float)
     values = table[split].to_numpy(float)
     distinct = np.unique(values)
-    out: dict[str, Any] = {}
-    for name in RIVALS:
+    out: dict[str, Any] = dict(kept or {})
+    for name in () if kept else RIVALS:
         estimate = estimated(table, images, name)[:, 2]
         if len(distinct) <= 8:
             parts = {f"{v:g}": errors(estimate[values == v], truth[values == v]) for v in distinct}
@@ -105,14 +109,16 @@ def synthetic(table: pd.DataFrame, images: Images, split: str) -> dict[str, Any]
     return out
 
 
-def on_real(table: pd.DataFrame, images: Images) -> tuple[dict[str, Any], pd.DataFrame]:
+def on_real(
+    table: pd.DataFrame, images: Images, kept: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """Rivals on held-out loops beside the long sides of their labels; and the library's rows with `long_side_px`."""
     whole = table[~table["on_edge"] & table["true_px"].notna()]
     truth, fold = whole["true_px"].to_numpy(float), whole["fold"].to_numpy()
     tries = {RULE_BOX: (BOX, "rule_"), BEFORE: ("flood, then flood", "rule_")} | {name: (name, "") for name in RIVALS}
     edges = np.array([0, 20, 30, 45, 70, 300.0])
-    out: dict[str, Any] = {}
-    for title, (name, prefix) in tries.items():
+    out: dict[str, Any] = dict(kept or {})
+    for title, (name, prefix) in () if kept else tries.items():
         start = time.process_time()
         ellipses = estimated(whole, images, name, prefix)
         seconds = time.process_time() - start
@@ -220,6 +226,7 @@ def decomposition(table: pd.DataFrame, rows: pd.DataFrame, all_labels_px: np.nda
         "labels found, long side": truth[found],
         "their loops, long side": side[found],
         "their loops, major axis": d[found],
+        "with the false loops, long side": side[whole],
         "with the false loops, major axis": d[whole],
     }
     first = [all_labels_px.mean(), all_labels_px.std(ddof=1)]
@@ -257,7 +264,10 @@ def main() -> None:
     """Everything, to ``results/diameters.json``; rings and simulations alone with ``--synthetic``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--synthetic", action="store_true", help="only what needs no data; nothing is written")
+    parser.add_argument("--keep-rivals", action="store_true", help="rivals as in the file of the last run")
     arguments = parser.parse_args()
+    place = RESULTS / "diameters.json"
+    kept = json.loads(place.read_text(encoding="utf-8")) if arguments.keep_rivals else {}
     cv2.setNumThreads(1)
     out: dict[str, Any] = {}
     table, images = rings(40)
@@ -266,13 +276,15 @@ def main() -> None:
         ("noise", (table["size_px"] == 40) & (table["defocus_px"] == 0)),
         ("defocus_px", (table["size_px"] == 40) & (table["noise"] == 10)),
     ):
-        out[f"rings by {split}"] = synthetic(table[which].reset_index(drop=True), images, split)
+        out[f"rings by {split}"] = synthetic(
+            table[which].reset_index(drop=True), images, split, kept.get(f"rings by {split}")
+        )
         _print(f"rings by {split}", out[f"rings by {split}"])
     for preset, n_fields in (("demo", 12), ("fecral", 24)):
         for defocus in (0.0, 2.0, 4.0):
             name = f"simulated {preset}, defocus {defocus:g} px"
             table, images = simulated(preset, n_fields, defocus)
-            out[name] = synthetic(table, images, "true_px" if defocus else "noise")
+            out[name] = synthetic(table, images, "true_px" if defocus else "noise", kept.get(name))
             _print(name, out[name])
     if arguments.synthetic:
         return
@@ -286,7 +298,7 @@ def main() -> None:
     tight = {k: s.box * (s.tight or 1.0) for k, s in scales.items()}
     out["tight_scale_by_fold"] = {str(k): _rounded(v) for k, v in tight.items()}
     table = real(held, held.kept(thresholds), tight)
-    out["real"], rows = on_real(table, images)
+    out["real"], rows = on_real(table, images, kept.get("real"))
     _print("real", out["real"])
     out["uncertainty"] = uncertainty(table, rows)
     print("uncertainty:", out["uncertainty"])
@@ -294,7 +306,7 @@ def main() -> None:
     out["mean_and_std"] = decomposition(table, rows, labels)
     print("mean and std:", out["mean_and_std"])
     RESULTS.mkdir(exist_ok=True)
-    write_json(out, RESULTS / "diameters.json")
+    write_json(out, place)
 
 
 def _print(title: str, result: dict[str, Any]) -> None:

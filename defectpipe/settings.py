@@ -86,8 +86,8 @@ class MeasurementSettings:
 
     min_fit_quality: float = 0.2
     border_margin_px: float = 2.0
-    expert_scatter: float = 0.093
-    expert_scatter_px: float = 2.4
+    expert_scatter: float = 0.09
+    expert_scatter_px: float = 2.6
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,13 @@ class FloodSettings:
     Attributes
     ----------
     grid : PolarGrid
-        Radii and directions of both stages: the flood's about the box's inscribed ellipse, the contour's about the
-        ellipse that the flood gave.
+        Radii and directions of flood and contours: each about the ellipse before, the flood's about the box's inscribed
+        one.
     blur, min_blur_px : float
         Sigma of the smoothing beforehand: this fraction of the box's mean side, at least `min_blur_px`.
     landscape : Landscape
     second_pull : float
-        Factor of the landscape's pull for the contour, whose expected radius is the flood's.
+        Factor of the landscape's pull for the contours, whose expected radius is that of an ellipse fitted before.
     stiffness : float
         Of the contour: see `contour_polar`.
     prior : BoxPrior
@@ -114,8 +114,8 @@ def measure(
     development set the experts' tight boxes bound the crest (within 1 % on average), the outer edge lies near 1.3 times
     that. The ellipse is the most probable one given that border and the box, whose typical error `settings.prior`
     holds: where boxes are much better than that, the image adds nothing. About the flood's ellipse a closed contour is
-    sought then, which noise and crossing lines lead astray less, and the ellipse is fitted to that; what the flood said
-    is the cross-check, and goes into the uncertainty.
+    sought then, which noise and crossing lines lead astray less, and once more about the ellipse through that contour.
+    The flood is the cross-check: where it differs much from the contour in the end, the measurement has failed.
 
     Parameters
     ----------
@@ -189,8 +189,10 @@ def _measure_box(image: np.ndarray, box: np.ndarray, bright: bool, s: FloodSetti
     signed = crop if bright else -crop
     at = centre - origin
     flood, first, _ = seek_border(signed, at, half, np.zeros(5), s, is_flood=True, is_second=False)
-    contour, fit, outline = seek_border(signed, at, half, first.parameters, s, is_flood=False, is_second=True)
-    p = fit.parameters
+    p = first.parameters
+    for _ in range(2):  # the contour's grid is about the ellipse before, the second time about a contour's
+        contour, fit, outline = seek_border(signed, at, half, p, s, is_flood=False, is_second=True)
+        p = fit.parameters
     rim = _rim_contrast(signed, at, half, p, s)
     major, minor, angle = _axes(p, half)
     disagreement = float(np.log(major / _axes(first.parameters, half)[0]))

@@ -11,7 +11,7 @@ class UncertaintySettings:
     """What makes up the uncertainty; all but the last two as shares of the diameter.
 
     `rim` and `departure` were fitted to the held-out loops of folds 0 to 2 of the FeCrAl set (largest likelihood of
-    Student's t about the labels, the expert's scatter held), `expert` and `expert_px` to 247 loops that the expert
+    Student's t about the labels, the expert's scatter held), `expert` and `expert_px` to 256 loops that the expert
     labelled twice, in neighbouring fields that overlap: ``make bench-diameters`` repeats both, and checks the coverage
     on folds 3 and 4 and on simulated loops. How far flood and contour disagree had no weight in that fit.
 
@@ -27,10 +27,10 @@ class UncertaintySettings:
         The part of it that does not grow with the loop.
     """
 
-    rim: float = 0.325
-    departure: float = 0.6
-    expert: float = 0.093
-    expert_px: float = 2.4
+    rim: float = 0.31
+    departure: float = 0.49
+    expert: float = 0.09
+    expert_px: float = 2.6
 
 
 def diameter_uncertainty(
