@@ -188,5 +188,7 @@ def _as_drawn(table: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
     values = {name: drawn[name] for name in _ELLIPSE}
     values |= {"area_px2": area, "feret_px": drawn["diameter_px"], "equivalent_diameter_px": 2 * np.sqrt(area / np.pi)}
     values |= {"diameter_nm": drawn["diameter_px"] * size_nm, "minor_nm": drawn["minor_px"] * size_nm}
-    values |= {"area_nm2": area * size_nm**2, "diameter_uncertainty_px": np.nan, "diameter_uncertainty_nm": np.nan}
-    return table.assign(**{name: table[name].where(~failed, value) for name, value in values.items()})
+    values |= {"area_nm2": area * size_nm**2}
+    table = table.assign(**{name: table[name].where(~failed, value) for name, value in values.items()})
+    unknown = ["diameter_uncertainty_px", "diameter_uncertainty_nm"]
+    return table.assign(**{name: table[name].where(~failed) for name in unknown})
