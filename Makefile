@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-errors bench-peers bench-catalogue train-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-errors bench-peers bench-catalogue bench-diameters train-fecral remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -74,6 +74,14 @@ train-fecral: setup
 ## which images the model was trained on, by hashes of their pixels, for a model whose training did not list them
 list-fecral: setup
 	$(BIN)/python benchmarks/fecral_images.py
+
+## the held-out loops measured anew in their boxes, for a change of the measurement alone: tables and card follow
+remeasure-fecral: setup
+	$(BIN)/python benchmarks/fecral_remeasure.py
+
+## diameters beside rivals, simulated and real, where their errors come from, their uncertainty; ARGS=--synthetic needs no data
+bench-diameters: setup
+	$(BIN)/python benchmarks/diameters.py $(ARGS)
 
 ## every figure of the card, from the held-out tables that it ships with
 bench-fecral: setup

@@ -25,6 +25,7 @@ def held_out(images: list[TrainingImage] | None = None) -> HeldOut:
         read_parquet(folder / "loops.parquet"),
         read_parquet(folder / "candidates.parquet"),
         card["box_convention"],
+        {int(fold): scale for fold, scale in card["held_out"].get("tight_scale_by_fold", {}).items()},
     )
 
 

@@ -11,7 +11,7 @@ from defectpipe.boxes import convert, shrink, touches_border
 from defectpipe.detection.scan import find_candidates
 from defectpipe.detection.tiles import find_candidates_by_tiles
 from defectpipe.io.tables import AUTOMATIC, LOOP_COLUMNS
-from defectpipe.measurement import FloodSettings, measure
+from defectpipe.measurement import FloodSettings, UncertaintySettings, measure
 from defectpipe.measurement.ellipse import BoxPrior
 from defectpipe.measurement.tiles import measure_by_tiles
 from defectpipe.micrograph import Micrograph
@@ -22,7 +22,7 @@ from defectpipe.screening.tiles import TiledCropSource
 from defectpipe.settings import Settings
 
 # Raised when a stage's figures change, so that results of an older version are computed again.
-ANALYSIS_VERSION = {"candidates": 1, "screening": 2, "measurement": 1}
+ANALYSIS_VERSION = {"candidates": 1, "screening": 2, "measurement": 2}
 
 BOX_COLUMNS = ["x0_px", "y0_px", "x1_px", "y1_px"]
 # A loop whose box has more than this part in what is left out of the picture is not seen whole.
@@ -96,6 +96,15 @@ def screen_candidates(m: Micrograph, candidates: pd.DataFrame, model: LoopModel,
 def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, settings: Settings) -> pd.DataFrame:
     """Loops that were kept, measured: the rows of ``loops.csv``, numbered from the top left in reading order.
 
+    Parameters
+    ----------
+    m : Micrograph
+    screened : DataFrame
+        As of `screen_candidates`. A column ``drawn``, where there is one, says of which boxes a person drew the loop
+        and padded it by the rule of the convention: there the rule is undone, elsewhere the model's own padding.
+    model : LoopModel
+    settings : Settings
+
     Returns
     -------
     DataFrame
@@ -104,8 +113,10 @@ def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, setti
     kept = screened[screened["kept"]]
     boxes = kept[BOX_COLUMNS].to_numpy(float)
     local = _of_analysed(boxes, m)
-    tight = clip(convert(local, model.box_convention, "tight"), m.analysed_shape)
-    flood = FloodSettings(prior=BoxPrior(log_side=model.box_spread))
+    drawn = kept["drawn"].to_numpy(bool) if "drawn" in kept else np.zeros(len(kept), bool)
+    tight = clip(tight_boxes(local, model, drawn), m.analysed_shape)
+    expert = {"expert": settings.measurement.expert_scatter, "expert_px": settings.measurement.expert_scatter_px}
+    flood = FloodSettings(prior=BoxPrior(log_side=model.box_spread), uncertainty=UncertaintySettings(**expert))
     if is_tiled(m, settings):
         ellipses = measure_by_tiles(
             _reader(m),
@@ -133,6 +144,8 @@ def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, setti
             "detection_score": kept["detection_score"].to_numpy(float),
             "screening_score": kept["screening_score"].to_numpy(float),
             "fit_quality": ellipses["fit_quality"],
+            "diameter_uncertainty_px": ellipses["diameter_uncertainty_px"],
+            "diameter_uncertainty_nm": ellipses["diameter_uncertainty_px"] * size,
         }
     )
     table = table.sort_values(["y_px", "x_px"], kind="stable", ignore_index=True)
@@ -152,6 +165,15 @@ def analyse(m: Micrograph, model: LoopModel, settings: Settings) -> tuple[pd.Dat
     """
     candidates = detect_candidates(m, model, settings)
     return candidates, measure_loops(m, screen_candidates(m, candidates, model, settings), model, settings)
+
+
+def tight_boxes(boxes: np.ndarray, model: LoopModel, drawn: np.ndarray | None = None) -> np.ndarray:
+    """Tight boxes of loops from the boxes of ``loops.csv``; of those `drawn` by a person, by the convention's rule."""
+    by_rule = convert(boxes, model.box_convention, "tight")
+    if model.tight_scale is None:
+        return by_rule
+    learned = shrink(boxes, 1 / model.tight_scale)
+    return learned if drawn is None else np.where(drawn[:, None], by_rule, learned)
 
 
 def clip(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

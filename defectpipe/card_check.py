@@ -39,6 +39,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 _WIDTHS = (2, 1024)
 _PIXEL_SIZE_NM = (1e-4, 1e5)
+_TIGHT_SCALE = (0.2, 2.0)
 _LARGEST, _SMALLEST_SCALE = 1e4, 1e-7
 
 
@@ -91,6 +92,9 @@ def check_card(card: dict[str, Any], path: Path) -> None:
     size = _value(card, "working_pixel_size_nm", path)
     if size is not None:
         _check_number(path, "working_pixel_size_nm", size, *_PIXEL_SIZE_NM)
+    # Cards of earlier versions have none.
+    if card.get("tight_scale") is not None:
+        _check_number(path, "tight_scale", card["tight_scale"], *_TIGHT_SCALE)
     for name, allowed in (("box_convention", CONVENTIONS), ("polarity", _POLARITIES)):
         if _value(card, name, path) not in allowed:
             raise ModelError(f"{path}: '{name}' is none of {', '.join(allowed)}.")

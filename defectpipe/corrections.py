@@ -163,7 +163,7 @@ def _measured(
     own[pair >= 0] = found[["detection_score", "screening_score"]].to_numpy(float)[pair[pair >= 0]]
     # The loops that were found are measured along: whether rims are dark or bright is decided by all together.
     screened = pd.DataFrame(np.concatenate([boxes, found[_BOX].to_numpy(float)]), columns=_BOX).assign(
-        detection_score=0.0, screening_score=0.0, kept=True
+        detection_score=0.0, screening_score=0.0, kept=True, drawn=np.arange(len(boxes) + len(found)) < len(boxes)
     )
     measured = measure(screened).drop_duplicates(_BOX).set_index(_BOX)
     table = measured.loc[[tuple(box) for box in boxes]].reset_index()
@@ -189,4 +189,6 @@ def _as_drawn(table: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
     values |= {"area_px2": area, "feret_px": drawn["diameter_px"], "equivalent_diameter_px": 2 * np.sqrt(area / np.pi)}
     values |= {"diameter_nm": drawn["diameter_px"] * size_nm, "minor_nm": drawn["minor_px"] * size_nm}
     values |= {"area_nm2": area * size_nm**2}
-    return table.assign(**{name: table[name].where(~failed, value) for name, value in values.items()})
+    table = table.assign(**{name: table[name].where(~failed, value) for name, value in values.items()})
+    unknown = ["diameter_uncertainty_px", "diameter_uncertainty_nm"]
+    return table.assign(**{name: table[name].where(~failed) for name in unknown})

@@ -31,7 +31,7 @@ _FILES_USED = {"candidates": (CASCADE,), "screening": (ONNX,), "measurement": ()
 _CARD_USED = {
     "candidates": ("scan", "max_candidates_per_megapixel", "working_pixel_size_nm"),
     "screening": ("screener", "screening", "box_scale", "threshold", "working_pixel_size_nm"),
-    "measurement": ("box_convention", "polarity", "box_spread"),
+    "measurement": ("box_convention", "polarity", "box_spread", "tight_scale"),
 }
 
 
@@ -96,6 +96,16 @@ class LoopModel(FolderModel):
     def box_scale(self) -> float:
         """What the sides of the screener's boxes are multiplied by: on unseen families they come out small."""
         return float(self.card["box_scale"])
+
+    @property
+    def tight_scale(self) -> float | None:
+        """What gives the sides of a loop's tight box when multiplied by those of its box; None: its convention does.
+
+        The screener sees every loop in a crop of one size: it cannot know how many px of padding a box would have, and
+        adds the same share to all.
+        """
+        scale = self.card.get("tight_scale")
+        return None if scale is None else float(scale)
 
     @property
     def box_spread(self) -> float:

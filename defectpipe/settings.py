@@ -70,10 +70,24 @@ class ScreeningSettings:
 
 @dataclass(frozen=True)
 class MeasurementSettings:
-    """Flood and ellipse fit. Loops of a lower fit quality are listed with their image marked for review."""
+    """Flood, contour and ellipse fit.
+
+    Parameters
+    ----------
+    min_fit_quality : float
+        Loops of a lower fit quality are listed with their image marked for review.
+    border_margin_px : float
+        Loops whose box comes so near to the border count as cut by it.
+    expert_scatter, expert_scatter_px : float
+        How one expert's marks of the same loop scatter, as a share of the diameter and in px: parts of
+        ``diameter_uncertainty``. Measured on loops labelled twice (see `measurement.UncertaintySettings`); 0 for both
+        leaves the uncertainty of the measurement alone.
+    """
 
     min_fit_quality: float = 0.2
     border_margin_px: float = 2.0
+    expert_scatter: float = 0.09
+    expert_scatter_px: float = 2.6
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def measure(screened: pd.DataFrame) -> pd.DataFrame:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     table = screened.assign(image="a.tif", frame=0, loop_id=7, x_px=centres[:, 0], y_px=centres[:, 1])
     table = table.assign(diameter_px=side, minor_px=side / 2, angle_deg=5.0, diameter_nm=side * 0.5)
+    table = table.assign(diameter_uncertainty_px=3.0, diameter_uncertainty_nm=1.5)
     return loops_table(table.assign(fit_quality=np.where(side > 60, 0.0, 0.6)).iloc[::-1])
 
 
@@ -121,6 +122,7 @@ def test_where_the_flood_fails_the_person_is_right():
     assert last["fit_quality"] == 0
     assert last["area_px2"] == pytest.approx(np.pi * 800)
     assert last["diameter_nm"] == pytest.approx(40.0)
+    assert last[["diameter_uncertainty_px", "diameter_uncertainty_nm"]].isna().all(), "nobody has measured it"
 
 
 def test_nothing_left_and_nothing_found():

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from defectpipe.boxes import ellipse_bounds
-from defectpipe.measurement import MEASUREMENT_COLUMNS, measure
+from defectpipe.measurement import MEASUREMENT_COLUMNS, FloodSettings, UncertaintySettings, measure
+from defectpipe.measurement.contour import contour_polar
+from defectpipe.measurement.polar import Landscape, PolarGrid
+
+# The measurement's own uncertainty: an analytic ring has no expert.
+ALONE = FloodSettings(uncertainty=UncertaintySettings(expert=0.0, expert_px=0.0))
 
 
 def ring(shape, x, y, major, minor, angle_deg, rim_px=3.0, depth=60.0, background=150.0):
@@ -129,6 +134,7 @@ def test_where_nothing_is_seen_the_box_is_returned_and_says_so():
     for row, reason in ((flat, "rim"), (narrow, "narrower"), (outside, "outside"), (mostly_outside, "half of the rim")):
         assert not row.measured
         assert row.fit_quality == 0
+        assert np.isnan(row.diameter_uncertainty_px)
         assert reason in row.reason
     assert (flat.x_px, flat.y_px, flat.diameter_px, flat.minor_px, flat.angle_deg) == (60, 45, 40, 30, 0)
     assert flat.area_px2 == pytest.approx(np.pi / 4 * 40 * 30)
@@ -167,3 +173,82 @@ def test_no_boxes_give_an_empty_table_with_its_columns():
 def test_wrong_arguments_are_refused(picture, boxes, polarity, message):
     with pytest.raises(ValueError, match=message):
         measure(picture, boxes, polarity=polarity)
+
+
+def polar_picture(radius, width=0.05):
+    """A bright band at elliptic radius `radius` (n,) on the default grid."""
+    grid = PolarGrid()
+    return grid, np.exp(-0.5 * ((grid.radii[:, None] - radius) / width) ** 2).astype(np.float32)
+
+
+def test_a_contour_follows_the_crest_between_the_rows_and_closes():
+    grid = PolarGrid()
+    truth = 1.0 + 0.12 * np.cos(2 * grid.angles + 0.3)
+    _, picture = polar_picture(truth, width=0.08)
+    border = contour_polar(picture, np.ones(picture.shape, bool), grid, Landscape(pull=0.0), stiffness=0.15)
+    np.testing.assert_allclose(border.radii, truth, atol=0.4 * grid.step)
+    assert np.abs(np.diff(np.append(border.radii, border.radii[0]))).max() < 2 * grid.step
+    assert border.leaked == 0
+    assert border.contrast.min() > 1
+    for turns in (1, 13, 20):
+        turned = contour_polar(
+            np.roll(picture, turns, 1), np.ones(picture.shape, bool), grid, Landscape(pull=0.0), stiffness=0.15
+        )
+        np.testing.assert_allclose(turned.radii, np.roll(border.radii, turns), atol=1e-6)
+
+
+def test_a_contour_is_led_past_a_gap_where_a_stronger_band_lies_beside_it():
+    grid = PolarGrid()
+    _, picture = polar_picture(np.ones(grid.n_angles))
+    gap = slice(10, 14)
+    other = 1.5 * np.exp(-0.5 * ((grid.radii - 1.35) / 0.05) ** 2)
+    picture[:, gap] = other[:, None]
+    inside = np.ones(picture.shape, bool)
+    stiff = contour_polar(picture, inside, grid, Landscape(pull=0.0), stiffness=3.0)
+    loose = contour_polar(picture, inside, grid, Landscape(pull=0.0), stiffness=0.0)
+    assert np.abs(stiff.radii - 1).max() < 0.06
+    assert loose.radii[gap].max() > 1.25
+
+
+def test_the_uncertainty_grows_with_noise_and_covers_the_errors():
+    covered, medians = [], []
+    for noise in (5.0, 30.0, 60.0):
+        z, shares = [], []
+        for seed in range(25):
+            rng = np.random.default_rng(seed)
+            major, angle = rng.uniform(35, 60), rng.uniform(0, 180)
+            picture = grey(ring((130, 150), 75.0, 64.0, major, 0.8 * major, angle, 0.06 * major), noise, seed)
+            box = ellipse_bounds(75.0, 64.0, major, 0.8 * major, angle)[0]
+            side = (box[2:] - box[:2]) * np.exp(rng.normal(0, 0.1, 2))
+            row = measure(
+                picture, np.concatenate([[75, 64] - side / 2, [75, 64] + side / 2]), polarity="dark", settings=ALONE
+            ).iloc[0]
+            assert row.measured
+            z.append(abs(row.diameter_px - major) / row.diameter_uncertainty_px)
+            shares.append(row.diameter_uncertainty_px / major)
+        covered.append(np.mean(np.array(z) <= 2))
+        medians.append(np.median(shares))
+    assert medians[0] < medians[1] < medians[2]
+    assert min(covered) >= 0.9
+    assert medians[0] < 0.1, "an uncertainty that covers everything says nothing"
+
+
+def test_the_experts_scatter_is_one_part_of_the_uncertainty():
+    picture = grey(ring((120, 150), 70.0, 61.0, 50.0, 34.0, 35.0), 10)
+    boxes = ellipse_bounds(70.0, 61.0, 52.0, 34.0, 35.0)
+    alone = measure(picture, boxes, polarity="dark", settings=ALONE).iloc[0]
+    both = measure(picture, boxes, polarity="dark").iloc[0]
+    s = UncertaintySettings()
+    expected = np.hypot(np.hypot(alone.diameter_uncertainty_px, s.expert * alone.diameter_px), s.expert_px)
+    assert both.diameter_uncertainty_px == pytest.approx(expected)
+    assert both.diameter_px == alone.diameter_px
+    wide = measure(picture, ellipse_bounds(70.0, 61.0, 65.0, 44.0, 35.0), polarity="dark", settings=ALONE).iloc[0]
+    assert wide.diameter_uncertainty_px > 1.5 * alone.diameter_uncertainty_px, "box and image disagree"
+
+
+def test_flood_and_contour_check_each_other():
+    picture = grey(ring((120, 150), 70.0, 61.0, 50.0, 34.0, 35.0), 20)
+    boxes = ellipse_bounds(70.0, 61.0, 54.0, 34.0, 35.0)
+    assert measure(picture, boxes, polarity="dark").iloc[0].measured
+    strict = measure(picture, boxes, polarity="dark", settings=FloodSettings(max_disagreement=0.0)).iloc[0]
+    assert (strict.measured, strict.reason) == (False, "flood and contour disagree")

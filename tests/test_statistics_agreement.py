@@ -223,6 +223,21 @@ def test_pooled_figures_are_those_of_the_images_put_together():
     assert (out["n_images"], out["n_groups"], out["interval"]) == (9, 9, "bootstrap over 9 images")
 
 
+def test_a_label_that_is_a_box_is_compared_by_its_long_side():
+    """A tilted ellipse is longer than its bounding box: beside boxes the major axis comes out too large."""
+    ellipses = np.array([(100.0, 100.0, 40.0, 20.0, 45.0), (300.0, 200.0, 60.0, 30.0, 135.0)])
+    bounds = bx.ellipse_bounds(*ellipses.T)
+    loops = make_loops(bounds).assign(
+        **dict(zip(["diameter_px", "minor_px", "angle_deg"], ellipses[:, 2:].T, strict=True))
+    )
+    sizes = run(images_of(["a.tif"]), loops, {"me": {"a.tif": make_labels(bounds)}})["sizes"]
+    tilt = 1 / np.sqrt((1 + 0.25) / 2)
+    for figure in ("mean", "std"):
+        assert sizes[f"{figure}_long_side_relative_error"] == pytest.approx(0, abs=1e-9)
+        assert sizes[f"{figure}_diameter_relative_error"] == pytest.approx(tilt - 1)
+        assert sizes[f"labels_{figure}_long_side_px"] == pytest.approx(sizes[f"labels_{figure}_diameter_px"])
+
+
 def test_sizes_stand_beside_the_labels_with_signed_errors():
     labels = {"a.tif": make_labels(squares((100, 100), (200, 200), (300, 300), side=20)), "b.tif": make_labels([])}
     boxes = np.concatenate([squares((100, 100), (200, 200), side=22), squares((5, 100), side=40)])

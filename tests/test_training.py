@@ -26,7 +26,7 @@ from defectpipe.settings import ScreeningSettings, Settings
 from defectpipe.simulation.loops.fields import simulate_field
 from defectpipe.simulation.loops.presets import PRESETS
 from defectpipe.training import TrainingImage, TrainingRecipe, train_loop_model
-from defectpipe.training.box_scale import box_scale, choose_box_scales
+from defectpipe.training.box_scale import BoxScales, box_scales, choose_box_scales
 from defectpipe.training.figures import HeldOut, cascade_recall, held_out_figures, with_candidate_boxes
 from defectpipe.training.folds import assign_folds
 
@@ -232,8 +232,8 @@ def test_boxes_that_come_out_small_are_scaled_by_what_other_folds_say() -> None:
         folds={name: int(name[0]) % 2 for name in names},
         loops=pd.concat([twice, small.assign(image=small["image"] + "-3")], ignore_index=True),
     )
-    assert choose_box_scales(wide)[1] == {0: 1.25, 1: round(30 / 27, 3)}
-    assert box_scale(h, [0]) == 1.0, "20 labels say too little"
+    assert choose_box_scales(wide)[1] == {0: BoxScales(1.25, 1.0), 1: BoxScales(round(30 / 27, 3), 1.0)}
+    assert box_scales(h, [0]) == BoxScales(), "20 labels say too little"
 
 
 @pytest.mark.slow

@@ -86,6 +86,8 @@ _LOOP_TYPES = {
     "screening_score": "float64",
     "fit_quality": "float64",
     "origin": "str",
+    "diameter_uncertainty_px": "float64",
+    "diameter_uncertainty_nm": "float64",
 }
 _LABEL_TYPES = {
     "x_px": "float64",

@@ -103,23 +103,42 @@ def pooled_sizes(scored: Sequence[ScoredImage], settings: StatisticsSettings) ->
     -------
     dict
         ``n_labels``, ``n_loops``, ``count_relative_error``; ``labels_mean_diameter_px``, ``mean_diameter_px``,
-        ``mean_diameter_relative_error``; the same of ``std``. A relative error is loops/labels − 1, with ``…_ci_low``
-        and ``…_ci_high``; None where undefined.
+        ``mean_diameter_relative_error``; the same of ``std``; both again of ``long_side``, of the tight bounding box:
+        a label that is a box has no major axis, so this compares like with like. A relative error is loops/labels − 1,
+        with ``…_ci_low`` and ``…_ci_high``; None where undefined.
     """
-    everything = np.concatenate([np.zeros(0)] + [part for s in scored for part in (s.labels.whole(), s.loops.whole())])
-    centre = float(everything.mean()) if len(everything) else 0.0
-    terms = np.array([_size_sums(s.labels, centre) + _size_sums(s.loops, centre) for s in scored], float)
-    terms = sum_by_group(terms.reshape(-1, 10), [s.group for s in scored])
+    terms = _terms(scored, Objects.whole)
     total = terms.sum(0)
-    labels, loops = total[:5], total[5:]
     return (
-        {"n_labels": int(labels[0]), "n_loops": int(loops[0])}
+        {"n_labels": int(total[0]), "n_loops": int(total[5])}
         | _with_interval("count_relative_error", terms, _relative(lambda side: side[..., 0]), settings, (-1, np.inf))
-        | {"labels_mean_diameter_px": _number(_mean(labels)), "mean_diameter_px": _number(_mean(loops))}
-        | _with_interval("mean_diameter_relative_error", terms, _relative(_mean), settings, (-1, np.inf))
-        | {"labels_std_diameter_px": _number(_std(labels)), "std_diameter_px": _number(_std(loops))}
-        | _with_interval("std_diameter_relative_error", terms, _relative(_std), settings, (-1, np.inf))
+        | _beside_labels("diameter", terms, settings)
+        | _beside_labels("long_side", _terms(scored, Objects.whole_long_sides), settings)
     )
+
+
+def _terms(scored: Sequence[ScoredImage], sizes: Callable[[Objects], np.ndarray]) -> np.ndarray:
+    """Sums over the labels' sizes and the loops', by group; shape (n_groups, 10)."""
+    each = [(s, sizes(s.labels), sizes(s.loops)) for s in scored]
+    everything = np.concatenate([np.zeros(0), *(part for _, *parts in each for part in parts)])
+    centre = float(everything.mean()) if len(everything) else 0.0
+    terms = [
+        _size_sums(s.labels, of_labels, centre) + _size_sums(s.loops, of_loops, centre)
+        for s, of_labels, of_loops in each
+    ]
+    return sum_by_group(np.array(terms, float).reshape(-1, 10), [s.group for s in scored])
+
+
+def _beside_labels(name: str, terms: np.ndarray, settings: StatisticsSettings) -> dict[str, Any]:
+    labels, loops = np.split(terms.sum(0), 2)
+    out: dict[str, Any] = {}
+    for figure, statistic in (("mean", _mean), ("std", _std)):
+        out |= {
+            f"labels_{figure}_{name}_px": _number(statistic(labels)),
+            f"{figure}_{name}_px": _number(statistic(loops)),
+        }
+        out |= _with_interval(f"{figure}_{name}_relative_error", terms, _relative(statistic), settings, (-1, np.inf))
+    return out
 
 
 def matched_diameters(scored: Sequence[ScoredImage], settings: StatisticsSettings) -> dict[str, Any]:
@@ -181,10 +200,10 @@ def _with_interval(
     return {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
 
 
-def _size_sums(objects: Objects, centre: float) -> list[float]:
+def _size_sums(objects: Objects, sizes: np.ndarray, centre: float) -> list[float]:
     # Squares about a common centre: without it, a small spread drowns in the rounding of large squares.
-    d = objects.whole()
-    return [np.count_nonzero(~objects.on_edge), d.sum(), (d - centre).sum(), ((d - centre) ** 2).sum(), len(d)]
+    d = sizes - centre
+    return [np.count_nonzero(~objects.on_edge), sizes.sum(), d.sum(), (d**2).sum(), len(d)]
 
 
 def _mean(side: np.ndarray) -> np.ndarray:

@@ -14,6 +14,8 @@ from defectpipe.statistics.matching import close_pairs, match_one_to_one, near_a
 
 BOX_COLUMNS = ["x0_px", "y0_px", "x1_px", "y1_px"]
 
+_ELLIPSE = ["x_px", "y_px", "diameter_px", "minor_px", "angle_deg"]
+
 RULES = ("one_to_one", "li2018")
 """The matching rules: boxes one-to-one at ``match_iou``; centres within ``match_distance_px``, many-to-many."""
 
@@ -36,33 +38,44 @@ class Objects:
     diameters_px : ndarray, shape (n,)
         NaN where unknown.
     on_edge : ndarray of bool, shape (n,)
+    long_sides_px : ndarray, shape (n,), optional
+        Of the tight bounding boxes: what a label that is a box and a measured ellipse both have. None: unknown.
     """
 
     boxes: np.ndarray
     centres: np.ndarray
     diameters_px: np.ndarray
     on_edge: np.ndarray
+    long_sides_px: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def whole(self) -> np.ndarray:
         """Diameters of the objects that the border does not cut, in px, those unknown left out."""
-        diameters = self.diameters_px[~self.on_edge]
-        return diameters[np.isfinite(diameters)]
+        return self._uncut(self.diameters_px)
+
+    def whole_long_sides(self) -> np.ndarray:
+        """Long sides of the objects that the border does not cut, in px, those unknown left out."""
+        return np.zeros(0) if self.long_sides_px is None else self._uncut(self.long_sides_px)
+
+    def _uncut(self, values: np.ndarray) -> np.ndarray:
+        return values[~self.on_edge & np.isfinite(values)]
 
     def without_border_flags(self) -> Objects:
         """The same objects, none of them ignored."""
-        return Objects(self.boxes, self.centres, self.diameters_px, np.zeros(len(self), bool))
+        return Objects(self.boxes, self.centres, self.diameters_px, np.zeros(len(self), bool), self.long_sides_px)
 
     @classmethod
     def from_loops(cls, loops: pd.DataFrame) -> Objects:
         """From rows of ``loops.csv`` of one image and frame."""
+        bounds = bx.ellipse_bounds(*loops.reindex(columns=_ELLIPSE).to_numpy(float).T)
         return cls(
             loops[BOX_COLUMNS].to_numpy(float),
             loops[["x_px", "y_px"]].to_numpy(float),
             loops["diameter_px"].to_numpy(float),
             loops["on_edge"].to_numpy(bool),
+            (bounds[:, 2:] - bounds[:, :2]).max(1, initial=0),
         )
 
     @classmethod
@@ -70,12 +83,14 @@ class Objects:
         cls, labels: pd.DataFrame, shape: tuple[int, int], box_convention: str, margin_px: float
     ) -> Objects:
         """From labels of one image (tight boxes), their boxes converted to `box_convention`."""
-        boxes = bx.convert(labels[BOX_COLUMNS].to_numpy(float), "tight", box_convention)
+        tight = labels[BOX_COLUMNS].to_numpy(float)
+        boxes = bx.convert(tight, "tight", box_convention)
         return cls(
             boxes,
             labels[["x_px", "y_px"]].to_numpy(float),
             labels["diameter_px"].to_numpy(float),
             bx.touches_border(boxes, shape, margin_px),
+            (tight[:, 2:] - tight[:, :2]).max(1, initial=0),
         )
 
     @classmethod

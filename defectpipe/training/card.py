@@ -41,6 +41,7 @@ def model_card(
         "description": recipe.description,
         "threshold": figures["threshold"],
         "box_scale": figures["box_scale"],
+        "tight_scale": figures["tight_scale"],
         "box_convention_note": (
             "boxes padded as Li, Field & Morgan 2018 pad them: each side L of the tight box enlarged by "
             "min(max(5, round(0.3 L)), 15) px"

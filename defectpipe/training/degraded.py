@@ -22,6 +22,7 @@ from defectpipe.simulation.defocused import defocus
 from defectpipe.statistics.pooling import matched_diameters
 from defectpipe.statistics.predicted_f1 import LOWEST_SCORE
 from defectpipe.statistics.scoring import COUNTS, Objects, score
+from defectpipe.training.box_scale import BoxScales
 from defectpipe.training.workspace import PartJob, StoredImage
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class DegradedJob:
     marked : mapping of str to Objects
         Image to its labels.
     groups : mapping of str to str
-    threshold, box_scale : float
+    threshold : float
+    scales : BoxScales
         As the other folds choose them.
     focus : FocusModel
     """
@@ -56,7 +58,7 @@ class DegradedJob:
     marked: Mapping[str, Objects]
     groups: Mapping[str, str]
     threshold: float
-    box_scale: float
+    scales: BoxScales
     focus: FocusModel
 
 
@@ -64,7 +66,7 @@ def degraded_runs(
     parts: Sequence[PartJob],
     held_out: HeldOut,
     thresholds: Mapping[int, float],
-    box_scales: Mapping[int, float],
+    box_scales: Mapping[int, BoxScales],
     focus: FocusModel,
     n_jobs: int = 1,
     per_fold: int = IMAGES_PER_FOLD,
@@ -77,7 +79,7 @@ def degraded_runs(
         Trained, one for each fold.
     held_out : HeldOut
         Labels and groups.
-    thresholds, box_scales : mapping of int to float
+    thresholds, box_scales : mapping of int to float and BoxScales
         By fold, as the other folds choose them.
     focus : FocusModel
     n_jobs : int
@@ -129,7 +131,7 @@ def run_degraded(job: DegradedJob) -> pd.DataFrame:
     if place.exists():
         return read_parquet(place)
     model = LoopModel.load(job.part.folder)
-    model = dataclasses.replace(model, card=model.card | {"threshold": job.threshold, "box_scale": job.box_scale})
+    model = dataclasses.replace(model, card=model.card | {"threshold": job.threshold} | job.scales.card())
     rows = []
     for i, image in enumerate(job.images):
         known = {"image": image.image, "group": job.groups[image.image], "fold": job.part.held_out}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from defectpipe.boxes import convert, ellipse_bounds
+from defectpipe.boxes import convert, ellipse_bounds, shrink
 from defectpipe.settings import Settings
 from defectpipe.statistics import evaluate
 from defectpipe.statistics.matching import near_any
@@ -37,6 +37,9 @@ class HeldOut:
     candidates : DataFrame
         The cascade's: ``image``, boxes, ``detection_score``.
     box_convention : str
+    tight_scales : mapping of int to float or None
+        By fold, what makes the loops' boxes tight (see `box_scale.BoxScales`); None, or no such fold: the rule of the
+        convention.
     """
 
     shapes: Mapping[str, tuple[int, int]]
@@ -46,11 +49,18 @@ class HeldOut:
     loops: pd.DataFrame
     candidates: pd.DataFrame
     box_convention: str
+    tight_scales: Mapping[int, float | None] = field(default_factory=dict)
 
     def marked(self, image: str) -> Objects:
         """Labels of an image, as the scores take them."""
         margin_px = Settings().measurement.border_margin_px
         return Objects.from_labels(self.labels[image], self.shapes[image], self.box_convention, margin_px)
+
+    def tight(self, rows: pd.DataFrame) -> np.ndarray:
+        """Tight boxes of loops of one image, shape (n, 4)."""
+        boxes = rows[BOX_COLUMNS].to_numpy(float)
+        scale = self.tight_scales.get(self.folds[str(rows["image"].iloc[0])]) if len(rows) else None
+        return convert(boxes, self.box_convention, "tight") if scale is None else shrink(boxes, 1 / scale)
 
     def kept(self, thresholds: Mapping[int, float]) -> pd.DataFrame:
         """The loops that reach the threshold of their image's fold."""
@@ -129,7 +139,7 @@ def side_errors(held_out: HeldOut, loops: pd.DataFrame) -> dict[str, float | int
     for label, rows in found_labels(held_out, loops):
         columns = ("x_px", "y_px", "diameter_px", "minor_px", "angle_deg")
         ellipse = ellipse_bounds(*(rows[column].to_numpy(float) for column in columns))
-        box = convert(rows[BOX_COLUMNS].to_numpy(float), held_out.box_convention, "tight")
+        box = held_out.tight(rows)
         measured.append(long_sides(ellipse) / long_sides(label) - 1)
         boxed.append(long_sides(box) / long_sides(label) - 1)
     out: dict[str, float | int] = {"n_pairs": len(np.concatenate(measured))}

@@ -18,6 +18,7 @@ from defectpipe.micrograph import Micrograph
 from defectpipe.model import find_model
 from defectpipe.settings import Settings
 from defectpipe.statistics.distributions import grouped_interval, ratio, sum_by_group
+from defectpipe.training.box_scale import BoxScales
 from defectpipe.training.degraded import IMAGES_PER_FOLD, choose_images, degraded_runs
 from defectpipe.training.figures import HeldOut
 from defectpipe.training.workspace import PartJob
@@ -36,7 +37,7 @@ def measure_focus_gate(
     parts: Sequence[PartJob],
     held_out: HeldOut,
     thresholds: Mapping[int, float],
-    box_scales: Mapping[int, float],
+    box_scales: Mapping[int, BoxScales],
     n_jobs: int,
     per_fold: int = IMAGES_PER_FOLD,
 ) -> tuple[dict[str, Any] | None, pd.DataFrame | None]:

@@ -22,7 +22,7 @@ from defectpipe.io.tables import read_parquet, write_parquet
 from defectpipe.micrograph import Micrograph
 from defectpipe.model import CARD, FILES
 from defectpipe.statistics.scoring import BOX_COLUMNS
-from defectpipe.training.box_scale import choose_box_scales
+from defectpipe.training.box_scale import BoxScales, choose_box_scales
 from defectpipe.training.card import model_card
 from defectpipe.training.figures import HeldOut, held_out_figures
 from defectpipe.training.focus_gate import measure_focus_gate
@@ -130,9 +130,15 @@ def train_loop_model(
     n_jobs = n_jobs or len(os.sched_getaffinity(0))
     folders = _train_parts(jobs, n_jobs)
     held_out = collect_held_out(images, folds, folders[:-1], recipe.box_convention)
-    box_scale, box_scales = choose_box_scales(held_out)
-    held_out = dataclasses.replace(held_out, loops=_rescaled(jobs[:-1], box_scales, n_jobs))
-    figures: dict[str, Any] = {"box_scale": box_scale, "box_scale_by_fold": {str(f): s for f, s in box_scales.items()}}
+    scales, box_scales = choose_box_scales(held_out)
+    held_out = dataclasses.replace(
+        held_out,
+        loops=_rescaled(jobs[:-1], box_scales, n_jobs),
+        tight_scales={fold: s.tight for fold, s in box_scales.items()},
+    )
+    figures: dict[str, Any] = scales.card()
+    figures["box_scale_by_fold"] = {str(fold): s.box for fold, s in box_scales.items()}
+    figures["tight_scale_by_fold"] = {str(fold): s.tight for fold, s in box_scales.items()}
     figures |= held_out_figures(held_out)
     thresholds = {int(fold): value for fold, value in figures["threshold_by_fold"].items()}
     gate, degraded = measure_focus_gate(jobs[:-1], held_out, thresholds, box_scales, n_jobs)
@@ -214,7 +220,7 @@ def _train_parts(jobs: list[PartJob], n_jobs: int) -> list[Path]:
         return pool.map(train_part, jobs, chunksize=1)
 
 
-def _rescaled(jobs: list[PartJob], scales: Mapping[int, float], n_jobs: int) -> pd.DataFrame:
+def _rescaled(jobs: list[PartJob], scales: Mapping[int, BoxScales], n_jobs: int) -> pd.DataFrame:
     given = [(job, scales[job.held_out]) for job in jobs if job.held_out is not None]
     with multiprocessing.get_context("spawn").Pool(min(n_jobs, len(given)), cv2.setNumThreads, (1,)) as pool:
         return pd.concat(pool.starmap(measure_rescaled, given, chunksize=1), ignore_index=True)

@@ -22,6 +22,7 @@ from defectpipe.resolution import binning, reduce, to_working
 from defectpipe.screening.samples import Samples, make_samples
 from defectpipe.settings import DetectionSettings, ScreeningSettings, Settings
 from defectpipe.statistics.predicted_f1 import LOWEST_SCORE
+from defectpipe.training.box_scale import BoxScales
 from defectpipe.training.progress import PartProgress
 from defectpipe.training.workspace import PartJob, StoredImage, write_card
 
@@ -82,7 +83,7 @@ def part_card(job: PartJob, scan: ScanRecipe) -> dict[str, Any]:
         "working_pixel_size_nm": job.working_pixel_size_nm,
         "polarity": recipe.polarity,
         "box_spread": recipe.box_spread,
-        "box_scale": 1.0,
+        **BoxScales().card(),
         "threshold": 0.5,
         "max_candidates_per_megapixel": recipe.max_candidates_per_megapixel,
         "scan": dataclasses.asdict(dataclasses.replace(scan, min_side_px=smallest)),
@@ -137,18 +138,19 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
     export_onnx(network, job.folder / ONNX)
 
 
-def measure_rescaled(job: PartJob, scale: float) -> pd.DataFrame:
-    """The loops of the held-out images with the sides of their boxes multiplied by `scale`, measured anew.
+def measure_rescaled(job: PartJob, scales: BoxScales) -> pd.DataFrame:
+    """The loops of the held-out images with the sides of their boxes multiplied by `scales.box`, measured anew.
 
     Boxes at the border were cut before: they grow inwards too, which matters little, for such loops do not count.
     """
     model, settings = LoopModel.load(job.folder), Settings()
+    model = dataclasses.replace(model, card=model.card | scales.card())
     loops = read_parquet(job.folder / LOOPS)
     tables = []
     for image in job.held_out_images:
         rows = loops[loops["image"] == image.image].reset_index(drop=True)
         m = image.micrograph()
-        boxes = clip(shrink(rows[BOX_COLUMNS].to_numpy(float), 1 / scale), m.shape)
+        boxes = clip(shrink(rows[BOX_COLUMNS].to_numpy(float), 1 / scales.box), m.shape)
         rows = rows.assign(kept=True, **dict(zip(BOX_COLUMNS, boxes.T, strict=True)))
         tables.append(measure_loops(m, rows, model, settings))
     return pd.concat(tables, ignore_index=True).assign(fold=job.held_out)
