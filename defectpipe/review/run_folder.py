@@ -252,6 +252,7 @@ class RunFolder:
             labels=self.labels_of(image) if frame == LABELLED_FRAME else None,
             candidates=others,
             box_convention=self.box_convention,
+            classes=list(self.summary.get("classes", {})),
         )
 
     @property

@@ -88,11 +88,11 @@ def pooled_scores(scored: Sequence[ScoredImage], rule: str, settings: Statistics
         out |= {name + suffix: int(total) for name, total in zip(COUNTS, counts.sum(0), strict=True)}
         by_group = sum_by_group(counts, groups)
         for name, statistic in SCORES.items():
-            out |= _with_interval(name + suffix, by_group, statistic, settings, (0, 1))
+            out |= with_interval(name + suffix, by_group, statistic, settings, (0, 1))
             values = statistic(counts)
             defined = np.isfinite(values)
             terms = sum_by_group(np.stack([np.where(defined, values, 0), defined], 1), groups)
-            means |= _with_interval(name + suffix, terms, ratio, settings, (0, 1))
+            means |= with_interval(name + suffix, terms, ratio, settings, (0, 1))
     return out | {"mean_of_images": means}
 
 
@@ -114,11 +114,11 @@ def pooled_sizes(scored: Sequence[ScoredImage], settings: StatisticsSettings) ->
     labels, loops = total[:5], total[5:]
     return (
         {"n_labels": int(labels[0]), "n_loops": int(loops[0])}
-        | _with_interval("count_relative_error", terms, _relative(lambda side: side[..., 0]), settings, (-1, np.inf))
+        | with_interval("count_relative_error", terms, _relative(lambda side: side[..., 0]), settings, (-1, np.inf))
         | {"labels_mean_diameter_px": _number(_mean(labels)), "mean_diameter_px": _number(_mean(loops))}
-        | _with_interval("mean_diameter_relative_error", terms, _relative(_mean), settings, (-1, np.inf))
+        | with_interval("mean_diameter_relative_error", terms, _relative(_mean), settings, (-1, np.inf))
         | {"labels_std_diameter_px": _number(_std(labels)), "std_diameter_px": _number(_std(loops))}
-        | _with_interval("std_diameter_relative_error", terms, _relative(_std), settings, (-1, np.inf))
+        | with_interval("std_diameter_relative_error", terms, _relative(_std), settings, (-1, np.inf))
     )
 
 
@@ -168,17 +168,18 @@ def size_figures(objects: Objects, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def relative_error(value: float | None, reference: float | None) -> float | None:
-    """value/reference − 1; None where either lacks or the reference is 0."""
-    return None if value is None or not reference else value / reference - 1
-
-
-def _with_interval(
+def with_interval(
     name: str, sums: np.ndarray, statistic: Statistic, settings: StatisticsSettings, bounds: tuple[float, float]
 ) -> dict[str, float | None]:
+    """A statistic of sums over groups under its name, with ``…_ci_low`` and ``…_ci_high``: see `grouped_interval`."""
     low, high = grouped_interval(sums, statistic, settings, bounds)
     value = _number(statistic(sums.sum(0))) if len(sums) else None
     return {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
+
+
+def relative_error(value: float | None, reference: float | None) -> float | None:
+    """value/reference − 1; None where either lacks or the reference is 0."""
+    return None if value is None or not reference else value / reference - 1
 
 
 def _size_sums(objects: Objects, centre: float) -> list[float]:

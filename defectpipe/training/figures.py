@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from defectpipe.boxes import convert, ellipse_bounds
+from defectpipe.classes import DefectClasses
 from defectpipe.settings import Settings
 from defectpipe.statistics import evaluate
 from defectpipe.statistics.matching import near_any
@@ -37,6 +38,7 @@ class HeldOut:
     candidates : DataFrame
         The cascade's: ``image``, boxes, ``detection_score``.
     box_convention : str
+    classes : DefectClasses
     """
 
     shapes: Mapping[str, tuple[int, int]]
@@ -46,6 +48,7 @@ class HeldOut:
     loops: pd.DataFrame
     candidates: pd.DataFrame
     box_convention: str
+    classes: DefectClasses = field(default_factory=DefectClasses)
 
     def marked(self, image: str) -> Objects:
         """Labels of an image, as the scores take them."""
@@ -71,8 +74,9 @@ def held_out_figures(held_out: HeldOut) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``threshold``, ``threshold_by_fold``; ``chain`` (as in ``evaluation.json``), ``chain_without_box_correction``,
-        ``cascade`` (see `cascade_recall`), ``long_side`` (see `side_errors`), ``groups`` (scores of each).
+        ``threshold``, ``threshold_by_fold``; ``chain`` (as in ``evaluation.json``, with several classes each one's
+        too), ``chain_without_box_correction``, ``cascade`` (see `cascade_recall`), ``long_side`` (see `side_errors`),
+        ``groups`` (scores of each).
     """
     threshold, by_fold = choose_thresholds(held_out)
     loops = held_out.kept(by_fold)
@@ -198,6 +202,7 @@ def _evaluate(held_out: HeldOut, loops: pd.DataFrame) -> dict[str, Any]:
         settings=Settings(),
         candidates=held_out.loops,
         groups=held_out.groups,
+        classes=held_out.classes,
     )
 
 
