@@ -179,6 +179,7 @@ def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
             "sha256": plan.model.sha256,
             "box_convention": plan.model.box_convention,
             "threshold": plan.threshold,
+            **({} if plan.model.classes is None else {"classes": plan.model.classes.to_card()}),
         },
         "versions": program_versions(),
     }

@@ -25,6 +25,8 @@ from defectpipe.measurement.edges import edge_reader, edge_strength
 from defectpipe.measurement.tiles import measure_by_tiles
 from defectpipe.model import CARD, LoopModel
 from defectpipe.report.overlays import CLASS_COLOURS, LOOP_COLOUR, class_colour
+from defectpipe.review.run_folder import RunFolder
+from defectpipe.review.selection import agreement_of, at_threshold
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.screener import ScreeningRecipe, screen
 from defectpipe.screening.training import ScreenerTraining
@@ -352,6 +354,9 @@ def test_a_run_tells_the_classes_apart_everywhere(place: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert {name: of["n_loops"] for name, of in summary["classes"].items()} == counts.to_dict()
     evaluation = json.loads((out / "evaluation.json").read_text())
+    folder = RunFolder.open(out)
+    again = agreement_of(folder, at_threshold(folder))["classes"]
+    assert again["confusion"] == evaluation["classes"]["confusion"]
     assert evaluation["classes"]["class_accuracy"] > 0.9
     coco = json.loads((out / "loops.coco.json").read_text())
     assert [entry["name"] for entry in coco["categories"]] == ["black_dot", "hole"]
