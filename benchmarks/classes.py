@@ -45,9 +45,9 @@ RECIPE = TrainingRecipe(
         "black_dot": {"diameter": "equivalent", "contour": "edge"},
         "cavity": {"diameter": "equivalent", "contour": "edge"},
     },
-    cascade=CascadeRecipe(n_stages=8, max_stumps=60, n_positives=5000, n_negatives=5000, copies=6),
+    cascade=CascadeRecipe(n_stages=7, max_stumps=40, n_positives=3000, n_negatives=3000, copies=6),
     screener=ScreenerRecipe(crop_px=32, widths=(16, 32, 48), hidden=48),
-    screener_training=ScreenerTraining(n_steps=600, batch_size=96),
+    screener_training=ScreenerTraining(n_steps=500, batch_size=64),
 )
 
 
@@ -104,8 +104,8 @@ def judge(found: HeldOut) -> dict[str, Any]:
 def main() -> None:
     """Train, judge, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n-train", type=int, default=24)
-    parser.add_argument("--n-choose", type=int, default=6)
+    parser.add_argument("--n-train", type=int, default=20)
+    parser.add_argument("--n-choose", type=int, default=5)
     parser.add_argument("--n-test", type=int, default=12)
     given = parser.parse_args()
     parts = [TRAIN] * given.n_train + [CHOOSE] * given.n_choose + [TEST] * given.n_test
