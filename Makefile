@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-errors bench-peers bench-catalogue bench-diameters train-fecral remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-errors bench-peers bench-catalogue bench-diameters bench-classes train-fecral train-316l remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -71,6 +71,12 @@ pictures: setup
 train-fecral: setup
 	$(BIN)/python benchmarks/train_fecral.py
 
+## models/316l-loops, cross-validated with two images left out; needs the folder 316l-loops/ beside the FeCrAl set
+train-316l: setup
+	$(BIN)/luigi --module defectpipe TrainModel --name 316l-loops --recipe benchmarks/316l-recipe.json \
+		--groups benchmarks/316l-groups.csv --images-dir $(or $(DEFECTPIPE_DATA),../shared/data)/316l-loops \
+		--labels-dir $(or $(DEFECTPIPE_DATA),../shared/data)/316l-loops/labels.coco.json
+
 ## which images the model was trained on, by hashes of their pixels, for a model whose training did not list them
 list-fecral: setup
 	$(BIN)/python benchmarks/fecral_images.py
@@ -114,6 +120,10 @@ bench-simulation: setup
 ## what simulated loops are worth in training, on real images: make bench-simulated-training ARGS="--steps 3800 --cascade"
 bench-simulated-training: setup
 	$(BIN)/python benchmarks/simulated_training.py $(ARGS)
+
+## loops, black dots and cavities told apart on simulated fields
+bench-classes: setup
+	$(BIN)/python benchmarks/classes.py $(ARGS)
 
 ## the worst image of each family, drawn; real images, so the folder is ignored by git
 pictures-fecral: setup

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from defectpipe.boxes import convert, shrink, touches_border
+from defectpipe.classes import CONTOURS, EDGE, RIM
 from defectpipe.detection.scan import find_candidates
 from defectpipe.detection.tiles import find_candidates_by_tiles
 from defectpipe.io.tables import AUTOMATIC, LOOP_COLUMNS
 from defectpipe.measurement import FloodSettings, UncertaintySettings, measure
+from defectpipe.measurement.edges import edge_reader, edge_strength
 from defectpipe.measurement.ellipse import BoxPrior
 from defectpipe.measurement.tiles import measure_by_tiles
 from defectpipe.micrograph import Micrograph
@@ -71,7 +73,8 @@ def screen_candidates(m: Micrograph, candidates: pd.DataFrame, model: LoopModel,
     -------
     DataFrame
         Columns `BOX_COLUMNS` (in the model's box convention), ``detection_score``, ``screening_score`` and ``kept``:
-        whether the score reaches the threshold. Of each loop only the best candidate is listed.
+        whether the score reaches the threshold; ``class`` where the model tells classes apart. Of each loop only the
+        best candidate is listed.
     """
     factor = _factor(m, model)
     working = to_working(_of_analysed(candidates[BOX_COLUMNS].to_numpy(float), m), factor)
@@ -90,6 +93,8 @@ def screen_candidates(m: Micrograph, candidates: pd.DataFrame, model: LoopModel,
         screening_score=found.scores,
         kept=found.scores >= threshold,
     )
+    if model.classes.several:
+        table["class"] = pd.Series([model.classes.names[number] for number in found.classes], dtype="str")
     return _visible(table, m)
 
 
@@ -101,7 +106,8 @@ def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, setti
     m : Micrograph
     screened : DataFrame
         As of `screen_candidates`. A column ``drawn``, where there is one, says of which boxes a person drew the loop
-        and padded it by the rule of the convention: there the rule is undone, elsewhere the model's own padding.
+        and padded it by the rule of the convention: there the rule is undone, elsewhere the model's own padding. Where
+        no column ``class`` says the class of a loop, it is of the model's first.
     model : LoopModel
     settings : Settings
 
@@ -115,20 +121,8 @@ def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, setti
     local = _of_analysed(boxes, m)
     drawn = kept["drawn"].to_numpy(bool) if "drawn" in kept else np.zeros(len(kept), bool)
     tight = clip(tight_boxes(local, model, drawn), m.analysed_shape)
-    expert = {"expert": settings.measurement.expert_scatter, "expert_px": settings.measurement.expert_scatter_px}
-    flood = FloodSettings(prior=BoxPrior(log_side=model.box_spread), uncertainty=UncertaintySettings(**expert))
-    if is_tiled(m, settings):
-        ellipses = measure_by_tiles(
-            _reader(m),
-            m.analysed_shape,
-            tight,
-            polarity=model.polarity,
-            settings=flood,
-            tile_px=2 * settings.tiling.tile_px,
-            offset_px=settings.tiling.offset_px,
-        )
-    else:
-        ellipses = measure(_grey8(m), tight, polarity=model.polarity, settings=flood)
+    names = kept["class"].to_numpy() if "class" in kept else np.full(len(kept), model.classes.names[0], object)
+    ellipses = _ellipses(m, tight, names, model, settings)
     size = math.nan if m.pixel_size_nm is None else m.pixel_size_nm
     table = pd.DataFrame(
         {
@@ -146,6 +140,7 @@ def measure_loops(m: Micrograph, screened: pd.DataFrame, model: LoopModel, setti
             "fit_quality": ellipses["fit_quality"],
             "diameter_uncertainty_px": ellipses["diameter_uncertainty_px"],
             "diameter_uncertainty_nm": ellipses["diameter_uncertainty_px"] * size,
+            "class": pd.Series(names, dtype="str"),
         }
     )
     table = table.sort_values(["y_px", "x_px"], kind="stable", ignore_index=True)
@@ -180,6 +175,39 @@ def clip(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Boxes cut to an image of `shape` (height, width); its border runs half a pixel beyond the outer pixel centres."""
     limits = np.array([shape[1], shape[0], shape[1], shape[0]]) - 0.5
     return np.clip(boxes, -0.5, limits)
+
+
+def _ellipses(
+    m: Micrograph, tight: np.ndarray, names: np.ndarray, model: LoopModel, settings: Settings
+) -> pd.DataFrame:
+    """What `measure` gives of each box, along the contour that counts for its class."""
+    contour_of = {one.name: one.contour for one in model.classes.each}
+    contours = np.array([contour_of.get(name, RIM) for name in names], object)
+    wanted = [contour for contour in CONTOURS if (contours == contour).any()] or [RIM]
+    places = [np.flatnonzero(contours == contour) for contour in wanted]
+    parts = [_measured(m, tight[rows], contour, model, settings) for contour, rows in zip(wanted, places, strict=True)]
+    table = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+    return table.iloc[np.argsort(np.concatenate(places))].reset_index(drop=True)
+
+
+def _measured(m: Micrograph, tight: np.ndarray, contour: str, model: LoopModel, settings: Settings) -> pd.DataFrame:
+    expert = {"expert": settings.measurement.expert_scatter, "expert_px": settings.measurement.expert_scatter_px}
+    flood = FloodSettings(prior=BoxPrior(log_side=model.box_spread), uncertainty=UncertaintySettings(**expert))
+    by_edge = contour == EDGE
+    polarity = "bright" if by_edge else model.polarity
+    if not is_tiled(m, settings):
+        grey = _grey8(m)
+        return measure(edge_strength(grey) if by_edge else grey, tight, polarity=polarity, settings=flood)
+    read = _reader(m)
+    return measure_by_tiles(
+        edge_reader(read, m.analysed_shape) if by_edge else read,
+        m.analysed_shape,
+        tight,
+        polarity=polarity,
+        settings=flood,
+        tile_px=2 * settings.tiling.tile_px,
+        offset_px=settings.tiling.offset_px,
+    )
 
 
 def _factor(m: Micrograph, model: LoopModel) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from defectpipe.boxes import CONVENTIONS
+from defectpipe.classes import DefectClasses
 from defectpipe.errors import ModelError
 
 MAX_CARD_BYTES = 4 * 2**20
@@ -98,12 +99,25 @@ def check_card(card: dict[str, Any], path: Path) -> None:
     for name, allowed in (("box_convention", CONVENTIONS), ("polarity", _POLARITIES)):
         if _value(card, name, path) not in allowed:
             raise ModelError(f"{path}: '{name}' is none of {', '.join(allowed)}.")
+    _check_classes(card.get("classes"), path)
     _check_focus_gate(card.get("focus_gate"), path)
     for section in ("scan", "screener", "screening"):
         known = {name.partition(".")[2] for name in _RANGES if name.startswith(f"{section}.")} | {"widths"}
         if unknown := sorted(set(card[section]) - known):
             raise ModelError(f"{path}: '{section}.{unknown[0][:60]}' is unknown to this version of the program.")
     _check_predictor(card.get("predicted_f1"), path)
+
+
+def _check_classes(values: Any, path: Path) -> None:
+    """A card that says nothing of classes is of one."""
+    if values is None:
+        return
+    try:
+        if not isinstance(values, dict) or not values:
+            raise ValueError("'classes' holds no names")
+        DefectClasses.of(values)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}; train the model again.") from error
 
 
 def _check_predictor(values: Any, path: Path) -> None:

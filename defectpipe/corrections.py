@@ -14,10 +14,11 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from defectpipe.boxes import convert, ellipse_bounds
+from defectpipe.classes import DefectClasses
 from defectpipe.io.tables import LOOP_COLUMNS, loops_table
 from defectpipe.statistics.matching import match_one_to_one
 
-MOVED, ADDED = "human-moved", "human-added"
+MOVED, ADDED, CLASSED = "human-moved", "human-added", "human-classed"
 SAME_PX = 0.5
 """How far each side of an ellipse may lie from where it was found for the loop to be untouched: formats round."""
 
@@ -45,6 +46,7 @@ def correct_loops(
     shape: tuple[int, int],
     box_convention: str,
     measure: Callable[[pd.DataFrame], pd.DataFrame],
+    classes: DefectClasses | None = None,
 ) -> Corrected:
     """The loops of a frame as a person wants them.
 
@@ -64,6 +66,9 @@ def correct_loops(
         Of the boxes of `found`.
     measure : callable
         Screened loops to measured ones, as `analysis.measure_loops` for this frame: boxes stay as they are given.
+    classes : DefectClasses, optional
+        Those of the model. Where they are several, a loop has the class that its label names; without one, that of the
+        loop found there, or the first. Of a loop that only its class changed of, the measurement stays. Default: one.
 
     Returns
     -------
@@ -75,9 +80,11 @@ def correct_loops(
     wanted = wanted.reset_index(drop=True)
     pair, is_same = pair_loops(found, wanted, shape)
     changed = np.flatnonzero(~is_same)
-    tables = [found.iloc[pair[is_same]]]
+    of_class = None if classes is None or not classes.several else _classes(found, wanted, pair, classes)
+    tables = [_classed(found.iloc[pair[is_same]], None if of_class is None else of_class[is_same])]
     if len(changed):
-        tables.append(_measured(found, wanted.iloc[changed], pair[changed], shape, box_convention, measure))
+        named = None if of_class is None else of_class[changed]
+        tables.append(_measured(found, wanted.iloc[changed], pair[changed], shape, box_convention, measure, named))
     loops = loops_table(pd.concat(tables, ignore_index=True)) if any(map(len, tables)) else found.iloc[:0]
     is_added = (pair < 0) & ~is_same
     return Corrected(
@@ -86,6 +93,24 @@ def correct_loops(
         n_added=int(np.count_nonzero(is_added)),
         n_deleted=len(found) - len(np.unique(pair[pair >= 0])),
     )
+
+
+def _classes(found: pd.DataFrame, wanted: pd.DataFrame, pair: np.ndarray, classes: DefectClasses) -> np.ndarray:
+    """Name of the class of each wanted loop."""
+    named = classes.known(wanted["label"]).to_numpy(object)
+    before = np.full(len(wanted), classes.names[0], object)
+    before[pair >= 0] = found["class"].to_numpy(object)[pair[pair >= 0]]
+    return np.where(named == "", before, named)
+
+
+def _classed(loops: pd.DataFrame, of_class: np.ndarray | None) -> pd.DataFrame:
+    """Loops that are where they were found, of the class that they are wanted to be."""
+    if of_class is None:
+        return loops
+    same = loops["class"].to_numpy(object) == of_class
+    changed = loops.assign(origin=loops["origin"].where(same, CLASSED))
+    changed["class"] = of_class
+    return changed
 
 
 def pair_loops(found: pd.DataFrame, wanted: pd.DataFrame, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -154,8 +179,9 @@ def _measured(
     shape: tuple[int, int],
     box_convention: str,
     measure: Callable[[pd.DataFrame], pd.DataFrame],
+    of_class: np.ndarray | None,
 ) -> pd.DataFrame:
-    """Moved and added loops, measured, with their numbers and origins."""
+    """Moved and added loops, measured, with their numbers and origins, and their classes where there are several."""
     limits = np.array([shape[1], shape[0], shape[1], shape[0]]) - 0.5
     tight = np.clip(wanted[_BOX].to_numpy(float), -0.5, limits)
     boxes = convert(tight, "tight", box_convention)
@@ -165,6 +191,8 @@ def _measured(
     screened = pd.DataFrame(np.concatenate([boxes, found[_BOX].to_numpy(float)]), columns=_BOX).assign(
         detection_score=0.0, screening_score=0.0, kept=True, drawn=np.arange(len(boxes) + len(found)) < len(boxes)
     )
+    if of_class is not None:
+        screened["class"] = np.concatenate([of_class, found["class"].to_numpy(object)])
     measured = measure(screened).drop_duplicates(_BOX).set_index(_BOX)
     table = measured.loc[[tuple(box) for box in boxes]].reset_index()
     table = table.assign(detection_score=own[:, 0], screening_score=own[:, 1], origin=np.where(pair >= 0, MOVED, ADDED))

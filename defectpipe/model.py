@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from defectpipe.card_check import check_card
+from defectpipe.classes import DefectClasses
 from defectpipe.detection.cascade import Cascade
 from defectpipe.detection.opencv_xml import MAX_XML_BYTES, read_cascade
 from defectpipe.detection.scan import ScanRecipe
@@ -53,7 +54,7 @@ class LoopModel(FolderModel):
         model = cls(files.path, files.card, files.sha256, files)
         # Here, and not with the first image: a model that cannot be used stops a run before it computes anything.
         _ = model.cascade, model.f1_predictor
-        check_onnx(files.content(ONNX), str(files.path / ONNX), model.seen, BATCH)
+        check_onnx(files.content(ONNX), str(files.path / ONNX), model.seen, BATCH, model.classes.n_logits)
         return model
 
     def decisive(self, stage: str) -> dict[str, Any]:
@@ -70,7 +71,16 @@ class LoopModel(FolderModel):
             By name of the file.
         """
         files = {name: self.card["sha256"][name] for name in _FILES_USED[stage]}
-        return files | {CARD: {field: self.card.get(field) for field in _CARD_USED[stage]}}
+        fields = {field: self.card.get(field) for field in _CARD_USED[stage]}
+        # Only from where on there are any: what a card of one class of loops decides is as before there were classes.
+        if stage != "candidates" and self.classes != DefectClasses():
+            fields["classes"] = [[one.name, one.contour] for one in self.classes.each]
+        return files | {CARD: fields}
+
+    @property
+    def classes(self) -> DefectClasses:
+        """The classes of defects that it tells apart."""
+        return DefectClasses.of(self.card.get("classes"))
 
     @property
     def box_convention(self) -> str:
@@ -153,7 +163,7 @@ class LoopModel(FolderModel):
     @cached_property
     def network(self) -> OnnxNetwork:
         """The screener, in ONNX Runtime."""
-        return OnnxNetwork(self.path / ONNX, self.seen, self.files.content(ONNX))
+        return OnnxNetwork(self.path / ONNX, self.seen, self.files.content(ONNX), self.classes.n_logits)
 
 
 def find_model(name_or_path: str, extra: Sequence[Path] = ()) -> Path:

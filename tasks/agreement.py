@@ -48,7 +48,13 @@ class EvaluateAgreement(FolderTask):
         write_parquet(_image_by_image(plan, labels, images, loops), _columns(plan))
         convention = plan.model.box_convention
         found = evaluate(
-            images, loops, labels.experts, box_convention=convention, settings=plan.settings, candidates=_screened(plan)
+            images,
+            loops,
+            labels.experts,
+            box_convention=convention,
+            settings=plan.settings,
+            candidates=_screened(plan),
+            classes=plan.model.classes,
         )
         write_json(found | {"labels": _facts(labels)}, _evaluation(plan))
         write_stamp(_stamp(plan), Stamp(_inputs(plan).parts))
@@ -123,7 +129,7 @@ def _facts(labels: Labels) -> dict[str, object]:
 def _inputs(plan: Plan) -> Inputs:
     settings = plan.settings_of("statistics") | plan.settings_of("labels")
     labels = {"labels": digest(dict(plan.label_hashes)), "label format": plan.label_format}
-    return Inputs({"agreement": AGREEMENT_VERSION} | folder_parts(plan) | labels | settings)
+    return Inputs({"agreement": AGREEMENT_VERSION} | folder_parts(plan) | labels | settings | plan.class_parts)
 
 
 def _stale(plan: Plan) -> str:

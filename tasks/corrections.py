@@ -25,6 +25,8 @@ from tasks.stamps import Inputs, Stamp, digest, read_stamp, stale_because, write
 if TYPE_CHECKING:
     import pandas as pd
 
+    from defectpipe.classes import DefectClasses
+
 CORRECTION_VERSION = 1
 STAGE = "correction"
 
@@ -67,6 +69,7 @@ class CorrectionJob:
     wanted: pd.DataFrame
     whole: bool
     box_convention: str
+    classes: DefectClasses | None
     inputs: Inputs
     result: ResultFiles
 
@@ -191,6 +194,7 @@ def make_correction_job(plan: Plan, corrections: Corrections, image: str) -> Cor
         wanted=corrections.tables[image],
         whole=corrections.whole[image],
         box_convention=plan.model.box_convention,
+        classes=plan.model.classes,
         inputs=_inputs(plan, image),
         result=plan.result(STAGE, image),
     )
@@ -213,7 +217,8 @@ def correct(job: CorrectionJob) -> None:
         if m.frame and not job.whole:
             tables.append(own)
             continue
-        corrected = correct_loops(own, wanted, m.shape, job.box_convention, stage_function(job.measured, m))
+        measure = stage_function(job.measured, m)
+        corrected = correct_loops(own, wanted, m.shape, job.box_convention, measure, job.classes)
         tables.append(corrected.loops.assign(image=m.image, frame=m.frame))
         counts = {name: getattr(corrected, name) for name in CORRECTION_COUNTS}
         facts[k] = facts[k] | counts

@@ -17,12 +17,12 @@ from tasks.plan import Plan, ResultFiles
 from tasks.session import Session
 from tasks.stages import MeasureLoops, ShardTask
 from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, read_stamp, stale_because, write_stamp
-from tasks.tables import WriteTables, folder_tables
+from tasks.tables import WriteTables, folder_classes, folder_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 ROIS, LABEL_IMAGES = "rois", "label_images"
 
 
@@ -92,8 +92,12 @@ class ExportFolder(FolderTask):
         folder_stamp(plan).unlink(missing_ok=True)
         images, loops = folder_tables(plan)
         write_imagej_results(imagej_results(loops, images), out / "imagej_results.csv")
-        write_coco(loops, images, out / "loops.coco.json", f"Found by defectpipe, model {plan.model.name}")
-        left_out = write_workbook({"images": read_csv(out / "images.csv"), "loops": loops}, out / "results.xlsx")
+        classes = plan.model.class_names
+        write_coco(loops, images, out / "loops.coco.json", f"Found by defectpipe, model {plan.model.name}", classes)
+        sheets = {"images": read_csv(out / "images.csv"), "loops": loops}
+        if classes:
+            sheets["classes"] = folder_classes(plan)
+        left_out = write_workbook(sheets, out / "results.xlsx")
         for sheet, n_rows in left_out.items():
             logger.warning("results.xlsx: %d rows of %s are more than Excel can hold; the CSV has them", n_rows, sheet)
         _draw_diameters(plan, images, loops)
@@ -177,7 +181,8 @@ def _hash(path: Path) -> str:
 
 def _inputs(plan: Plan) -> Inputs:
     settings = plan.settings_of("statistics") | plan.settings_of("labels") | plan.settings_of("measurement")
-    parts: dict[str, Any] = {"export": EXPORT_VERSION, "list of images": digest(list(plan.images))} | folder_parts(plan)
+    parts: dict[str, Any] = {"export": EXPORT_VERSION, "list of images": digest(list(plan.images))}
+    parts |= folder_parts(plan) | plan.class_parts
     return Inputs(parts | {"labels": digest(dict(plan.label_hashes)), "label format": plan.label_format} | settings)
 
 

@@ -37,6 +37,7 @@ class OverlayJob:
     labels: pd.DataFrame | None
     labelled_frame: int
     box_convention: str
+    classes: Sequence[str]
     inputs: Inputs
     stamp: Path
     folder: Path
@@ -115,7 +116,7 @@ def overlay_inputs(plan: Plan, image: str) -> Inputs:
     """What the pictures of an image depend on."""
     labels = read_labels(plan)
     marked = "" if labels is None else labels.digest_of(image)
-    return Inputs({"overlay": OVERLAY_VERSION, "labels": marked} | loops_parts(plan, image))
+    return Inputs({"overlay": OVERLAY_VERSION, "labels": marked} | loops_parts(plan, image) | plan.class_parts)
 
 
 def make_overlay_job(plan: Plan, image: str) -> OverlayJob:
@@ -127,6 +128,7 @@ def make_overlay_job(plan: Plan, image: str) -> OverlayJob:
         labels=None if labels is None else labels.of(image),
         labelled_frame=0 if labels is None else labels.frame,
         box_convention=plan.model.box_convention,
+        classes=plan.model.class_names,
         inputs=overlay_inputs(plan, image),
         stamp=overlay_stamp(plan, image),
         folder=plan.output_dir / "overlays",
@@ -182,4 +184,5 @@ def _draw_frames(job: OverlayJob, pictures: Sequence[Path]) -> None:
             loops[loops["frame"] == m.frame],
             labels=job.labels if m.frame == job.labelled_frame else None,
             box_convention=job.box_convention,
+            classes=job.classes,
         )

@@ -16,6 +16,7 @@ from tasks.hashes import HashMemory
 from tasks.stamps import Inputs, digest
 
 if TYPE_CHECKING:
+    from defectpipe.classes import DefectClasses
     from defectpipe.focus.gate import FocusGate
     from defectpipe.io.folder import ImageFile
     from defectpipe.statistics.predicted_f1 import F1Predictor
@@ -52,6 +53,12 @@ class ModelInfo:
     focus_gate: Mapping[str, Any] | None = None
     predictor: F1Predictor | None = None
     working_pixel_size_nm: float | None = None
+    classes: DefectClasses | None = None
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes of defects that it tells apart; none where it knows but one."""
+        return self.classes.names if self.classes is not None and self.classes.several else []
 
     @property
     def focus_unused(self) -> str:
@@ -205,6 +212,12 @@ class Plan:
         gate = self.focus.gate
         return {"focus": scores, "focus gate": None if gate is None else dataclasses.asdict(gate)}
 
+    @property
+    def class_parts(self) -> dict[str, Any]:
+        """The model's classes, as what depends on them depends; nothing where it knows but one."""
+        classes = self.model.classes
+        return {"classes": digest(classes.to_card())} if classes is not None and classes.several else {}
+
     def pixel_size_of(self, image: str) -> list[Any] | None:
         """The pixel size given beside the image's own metadata, with its source; None where none is."""
         from defectpipe.io.micrographs.pixel_sizes import given_size
@@ -282,6 +295,7 @@ def find_model_info(name: str) -> ModelInfo:
         model.focus_gate,
         model.f1_predictor,
         model.working_pixel_size_nm,
+        model.classes,
     )
 
 

@@ -14,6 +14,7 @@ from tasks.corrections import read_corrections
 from tasks.plan import Plan
 from tasks.session import Session
 from tasks.stamps import read_stamp
+from tasks.tables import folder_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +90,9 @@ def remarks(session: Session, summary: dict[str, Any]) -> list[str]:
         lines.append(f"labels without an image: {_listed(labels['unmatched_labels'])}")
     if labels.get("unlabelled_images"):
         lines.append(f"images without labels, not scored: {_listed(labels['unlabelled_images'])}")
+    if "classes" in summary:
+        counts = [f"{of['n_loops']} {name}" for name, of in summary["classes"].items()]
+        lines.append(f"by class: {', '.join(counts)}")
     lines += _correction_lines(summary)
     lines += _focus_lines(session.plan, summary)
     seconds = summary["time"]["seconds_per_image"]
@@ -126,6 +130,7 @@ def closing_lines(session: Session, summary: dict[str, Any], worst: list[str]) -
 
 def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> dict[str, Any]:
     from defectpipe.io.tables import CORRECTION_COUNTS
+    from defectpipe.statistics.classes import pooled_classes
     from defectpipe.statistics.pooling import RULES, rule_name
     from defectpipe.statistics.summary import pooled_summary
 
@@ -138,6 +143,9 @@ def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
         "grey_range": _grey_ranges(plan),
         "without_pixel_size": sorted(set(good["image"][good["pixel_size_nm"].isna()])),
     }
+    if plan.model.classes is not None and plan.model.class_names:
+        by_class = folder_classes(plan)
+        found["classes"] = pooled_classes(images, by_class, loops, plan.model.classes, plan.settings)
     if plan.focus is not None:
         found["focus"] = _focus(plan, good)
     predicted = images.set_index("image")["predicted_f1"].dropna()
@@ -171,6 +179,7 @@ def _found_in(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> di
             "sha256": plan.model.sha256,
             "box_convention": plan.model.box_convention,
             "threshold": plan.threshold,
+            **({} if plan.model.classes is None else {"classes": plan.model.classes.to_card()}),
         },
         "versions": program_versions(),
     }

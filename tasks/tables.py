@@ -21,9 +21,11 @@ from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, digest, read_stamp, st
 if TYPE_CHECKING:
     import pandas as pd
 
+    from defectpipe.classes import DefectClasses
     from defectpipe.focus.gate import FocusGate
 
-TABLES_VERSION = 4
+CLASSES_FILE = "classes.csv"
+TABLES_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,19 @@ class ShardTables:
 
     images: Path
     loops: Path
+    classes: Path
     stamp: Path
 
 
 @dataclass(frozen=True)
 class CollectJob:
-    """Everything that a process needs to make the tables of one part of the folder."""
+    """Everything that a process needs to make the tables of one part of the folder; `classes` None: one."""
 
     images: Sequence[tuple[str, str, ResultFiles, str, ResultFiles | None]]
     gate: FocusGate | None
     predictions: Mapping[str, PredictionJob]
     settings: Settings
+    classes: DefectClasses | None
     inputs: Inputs
     tables: ShardTables
 
@@ -62,7 +66,7 @@ class ComputeStatistics(ShardTask):
         if awaits_corrections(session):
             return dict.fromkeys(plan.shards[self.shard], UPSTREAM_CHANGED)
         tables = shard_tables(plan, self.shard)
-        reason = stale_because(tables.stamp, _inputs(plan, self.shard), tables.images, tables.loops)
+        reason = stale_because(tables.stamp, _inputs(plan, self.shard), tables.images, tables.loops, tables.classes)
         return dict.fromkeys(plan.shards[self.shard], reason) if reason else {}
 
     def work_on(self, session: Session, stale: dict[str, str]) -> None:
@@ -78,6 +82,7 @@ class ComputeStatistics(ShardTask):
 class WriteTables(FolderTask):
     """``images.csv`` and ``loops.csv`` of the folder, with the agreement columns where there are labels.
 
+    Where the model tells classes apart, ``classes.csv`` as well.
     They are written in every run: somebody may have saved them from a spreadsheet in between.
     """
 
@@ -99,6 +104,10 @@ class WriteTables(FolderTask):
             images = images.drop(columns=[c for c in added if c in images and c not in ("image", "frame")])
             images = images_table(images.merge(added, on=["image", "frame"], how="left"))
         write_csv(loops, session.plan.output_dir / "loops.csv")
+        if session.plan.model.class_names:
+            write_csv(folder_classes(session.plan), session.plan.output_dir / CLASSES_FILE)
+        else:
+            (session.plan.output_dir / CLASSES_FILE).unlink(missing_ok=True)
         write_csv(images, session.plan.output_dir / "images.csv")
 
 
@@ -106,7 +115,8 @@ def shard_tables(plan: Plan, shard: int) -> ShardTables:
     """Where the tables of one part are kept; the number of parts is in the name, since it changes with the folder."""
     name = f"{shard:03d}-of-{len(plan.shards):03d}"
     folder = plan.state_dir / "tables"
-    return ShardTables(folder / f"images-{name}.parquet", folder / f"loops-{name}.parquet", folder / f"{name}.json")
+    tables = (folder / f"{table}-{name}.parquet" for table in ("images", "loops", "classes"))
+    return ShardTables(*tables, folder / f"{name}.json")
 
 
 def folder_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -125,6 +135,19 @@ def folder_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
 
 
+def folder_classes(plan: Plan) -> pd.DataFrame:
+    """The loops of the whole folder counted and measured class by class; empty where the model knows but one."""
+    import pandas as pd
+
+    from defectpipe.io.tables import classes_table, read_parquet
+
+    parts = [read_parquet(shard_tables(plan, i).classes) for i in range(len(plan.shards)) if plan.shards[i]]
+    filled = [part for part in parts if len(part)]
+    found = pd.concat(filled, ignore_index=True) if filled else classes_table()
+    # Classes stay in the model's order.
+    return classes_table(found.sort_values(["image", "frame"], kind="stable"))
+
+
 def make_collect_job(plan: Plan, shard: int) -> CollectJob:
     """The job that makes the tables of one part."""
     corrections = read_corrections(plan)
@@ -141,17 +164,20 @@ def make_collect_job(plan: Plan, shard: int) -> CollectJob:
         for image in plan.shards[shard]
     ]
     predictions = prediction_jobs(plan, plan.shards[shard])
-    return CollectJob(images, focus, predictions, plan.settings, _inputs(plan, shard), shard_tables(plan, shard))
+    inputs, tables = _inputs(plan, shard), shard_tables(plan, shard)
+    return CollectJob(images, focus, predictions, plan.settings, plan.model.classes, inputs, tables)
 
 
 def collect(job: CollectJob) -> None:
     """Make the tables of one part from the results of its images."""
     import pandas as pd
 
-    from defectpipe.io.tables import images_table, loops_table, read_parquet, write_parquet
+    from defectpipe.io.tables import classes_table, images_table, loops_table, read_parquet, write_parquet
+    from defectpipe.statistics.classes import class_rows
     from defectpipe.statistics.images import image_row
 
     rows: list[dict[str, Any]] = []
+    by_class: list[dict[str, Any]] = []
     found = [loops_table()]
     for image, sha256, result, doubt, focus in job.images:
         stamp = read_stamp(result.stamp)
@@ -169,9 +195,12 @@ def collect(job: CollectJob) -> None:
             own = loops[loops["frame"] == facts["frame"]]
             row = image_row(facts, own, job.settings, doubt, predictions.get(facts["frame"]))
             rows.append({"image": image, "sha256": sha256} | row)
+            if job.classes is not None and job.classes.several:
+                by_class += [{"image": image} | of for of in class_rows(facts, own, job.classes, job.settings)]
     job.tables.stamp.unlink(missing_ok=True)
     write_parquet(images_table(rows), job.tables.images)
     write_parquet(pd.concat(found, ignore_index=True), job.tables.loops)
+    write_parquet(classes_table(by_class), job.tables.classes)
     write_stamp(job.tables.stamp, Stamp(job.inputs.parts))
 
 
@@ -191,4 +220,6 @@ def _inputs(plan: Plan, shard: int) -> Inputs:
         "list of images": images,
         "predicted F1": None if predictor is None else digest([predictor.to_card(), plan.model.working_pixel_size_nm]),
     }
-    return Inputs(parts | shard_parts(plan, shard) | plan.focus_parts(shard) | plan.settings_of("statistics"))
+    return Inputs(
+        parts | plan.class_parts | shard_parts(plan, shard) | plan.focus_parts(shard) | plan.settings_of("statistics")
+    )

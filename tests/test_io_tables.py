@@ -43,7 +43,7 @@ CONTRACT_IMAGES = (
 CONTRACT_LOOPS = (
     "image,frame,loop_id,x_px,y_px,x0_px,y0_px,x1_px,y1_px,diameter_px,minor_px,angle_deg,area_px2,feret_px,"
     "equivalent_diameter_px,diameter_nm,minor_nm,area_nm2,on_edge,detection_score,screening_score,fit_quality,origin,"
-    "diameter_uncertainty_px,diameter_uncertainty_nm"
+    "diameter_uncertainty_px,diameter_uncertainty_nm,class"
 )
 
 

@@ -62,7 +62,7 @@ def test_the_shipped_weights_say_what_the_shipped_onnx_says(name: str) -> None:
     crops = np.random.default_rng(0).normal(0, 0.6, (70, model.seen.crop_px, model.seen.crop_px, 1)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network = build_network(model.seen)
+        network = build_network(model.seen, model.classes.n_logits)
         network.load_weights(model.path / WEIGHTS)
         keras_says = network.predict_on_batch(crops)
     np.testing.assert_allclose(model.network(crops), keras_says, atol=2e-5)

@@ -109,7 +109,8 @@ def test_batches_draw_by_weight() -> None:
     crops = np.zeros((20, 36, 36), np.int8)
     crops[10:] = np.arange(10, 20)[:, None, None]
     batches = Batches(
-        Samples(crops, np.zeros((20, 4), np.float32), np.arange(20) < 10), 24, 2.0, 50, np.random.default_rng(0)
+        Samples(crops, np.zeros((20, 4), np.float32), np.arange(20) < 10, np.zeros(20, int)),
+        *(24, 2.0, 50, np.random.default_rng(0)),
     )
     views, answers = batches.next()
     assert views.shape == (50, 24, 24, 1)
@@ -125,6 +126,8 @@ def test_batches_draw_by_weight() -> None:
 
 class Oracle:
     """Knows where the loop is: answers as a perfect network would, from the crop's brightness."""
+
+    n_classes = 0
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         bright = crops[:, 8:16, 8:16, 0].mean((1, 2)) > 0
@@ -147,6 +150,8 @@ def test_screening_keeps_one_box_for_each_loop() -> None:
 
 class Calliper:
     """Measures the extent of what is bright in the crop, as a perfect network would."""
+
+    n_classes = 0
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         answers = np.full((len(crops), 5), 3.0, np.float32)
@@ -189,7 +194,7 @@ def separable_samples(rng: np.random.Generator) -> Samples:
     targets[:120, 2:] = np.log(rng.uniform(0.6, 1.1, (120, 1)))
     for crop, (dx, dy, w, _) in zip(crops[:120], targets, strict=False):
         crop += 1.5 * (np.hypot(u - 12 * dx, v - 12 * dy) < 6 * np.exp(w))
-    return Samples(np.clip(crops * 63, -126, 126).astype(np.int8), targets, np.arange(300) < 120)
+    return Samples(np.clip(crops * 63, -126, 126).astype(np.int8), targets, np.arange(300) < 120, np.zeros(300, int))
 
 
 @pytest.mark.slow
@@ -227,7 +232,7 @@ def test_a_trained_screener_learns_and_onnx_says_what_keras_says(tensorflow: Non
 def test_too_few_loops_are_refused() -> None:
     from defectpipe.screening.training import ScreenerTraining, train_screener
 
-    few = Samples(np.zeros((3, 36, 36), np.int8), np.zeros((3, 4), np.float32), np.ones(3, bool))
+    few = Samples(np.zeros((3, 36, 36), np.int8), np.zeros((3, 4), np.float32), np.ones(3, bool), np.zeros(3, int))
     with pytest.raises(LabelError, match="label more loops"):
         train_screener(few, SMALL, ScreenerTraining(), 0)
 

@@ -234,7 +234,7 @@ def test_the_scale_bar_is_as_long_as_its_text_says():
     assert np.ptp(columns) + 1 == ink.sum() == round(20 / 0.3)  # 20 nm: the longest round length below 0.22 of 180 nm
 
 
-@pytest.mark.parametrize("name", ["fcc", "bcc-adf"])
+@pytest.mark.parametrize("name", ["fcc", "bcc-adf", "mixed"])
 def test_new_presets_give_the_same_bytes(name):
     small = replace(PRESETS[name], shape=(200, 260))
     one, again, other = (simulate_field(small, seed, 1) for seed in (5, 5, 6))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from defectpipe.classes import LOOP_CLASS
 from defectpipe.io.files import write_atomic
 
 _IMAGE_TYPES = {
@@ -88,6 +89,18 @@ _LOOP_TYPES = {
     "origin": "str",
     "diameter_uncertainty_px": "float64",
     "diameter_uncertainty_nm": "float64",
+    "class": "str",
+}
+_CLASS_TYPES = {
+    "image": "str",
+    "frame": "int64",
+    "class": "str",
+    "diameter": "str",
+    **{
+        name: _IMAGE_TYPES[name]
+        for name in _IMAGE_TYPES
+        if name in ("n_loops", "n_on_edge") or name.startswith(("mean_diameter", "std_diameter", "areal_density"))
+    },
 }
 _LABEL_TYPES = {
     "x_px": "float64",
@@ -123,6 +136,7 @@ FOCUS_COLUMNS = (*("focus_score", "focus_gate", "focus_score_std", "focus_blur_p
 
 IMAGE_COLUMNS = list(_IMAGE_TYPES)
 LOOP_COLUMNS = list(_LOOP_TYPES)
+CLASS_COLUMNS = list(_CLASS_TYPES)
 LABEL_COLUMNS = list(_LABEL_TYPES)
 OBJECT_COLUMNS = list(_OBJECT_TYPES)
 
@@ -143,9 +157,18 @@ def images_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataF
 
 
 def loops_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataFrame:
-    """Rows as a table with the columns of ``loops.csv``; as `images_table`. An unsaid origin is `AUTOMATIC`."""
+    """Rows as a table with the columns of ``loops.csv``; as `images_table`.
+
+    An unsaid origin is `AUTOMATIC`, an unsaid class `classes.LOOP_CLASS`.
+    """
     table = _typed(rows, _LOOP_TYPES)
-    return table.assign(origin=table["origin"].where(table["origin"] != "", AUTOMATIC))
+    unsaid = {"origin": AUTOMATIC, "class": LOOP_CLASS}
+    return table.assign(**{name: table[name].where(table[name] != "", value) for name, value in unsaid.items()})
+
+
+def classes_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataFrame:
+    """Rows as a table with the columns of ``classes.csv`` (`CLASS_COLUMNS`); as `images_table`."""
+    return _typed(rows, _CLASS_TYPES)
 
 
 def labels_table(rows: Sequence[dict[str, Any]] | pd.DataFrame = ()) -> pd.DataFrame:
@@ -184,7 +207,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     with Path(path).open(encoding="utf-8", newline="") as file:
         rows = [[restored_text(cell) for cell in row] for row in csv.reader(file)]
     header, body = rows[0], rows[1:]
-    known = _IMAGE_TYPES | _LOOP_TYPES | _LABEL_TYPES
+    known = _CLASS_TYPES | _IMAGE_TYPES | _LOOP_TYPES | _LABEL_TYPES
     if "object_id" in header:  # its width is an object's, not the picture's
         known |= _OBJECT_TYPES
     return pd.DataFrame({name: _column([row[i] for row in body], known.get(name)) for i, name in enumerate(header)})

@@ -149,6 +149,7 @@ def drawing(
     experts: Sequence[str],
     loop_link: str,
     described: str,
+    classes: Sequence[str] = (),
 ) -> Markup:
     """The picture of a frame with its layers, in the image's own coordinates.
 
@@ -168,6 +169,8 @@ def drawing(
         Address of a loop's row less its number; empty: the loops have no rows.
     described : str
         In words, for those who do not see it.
+    classes : sequence of str
+        Names of the classes where there are several: each has its colour.
     """
     height, width = shape
     view = Markup('viewBox="-0.5 -0.5 {} {}"').format(width, height)
@@ -181,7 +184,7 @@ def drawing(
         _layer("candidates", _boxes(found.candidates, shape)),
         _layer("screened", _boxes(found.screened_out, shape)),
     ]
-    parts.append(_layer("loops", _loops(loops, loop_link)))
+    parts.append(_layer("loops", _loops(loops, loop_link, classes)))
     # Over the loops, with gaps in their lines: where both agree, both are seen.
     for k, expert in enumerate(experts):
         if expert in found.labels:
@@ -203,17 +206,20 @@ def _boxes(table: pd.DataFrame, shape: tuple[int, int]) -> Markup:
     return Markup('<path d="{}"/>').format(d) if d else Markup("")
 
 
-def _loops(loops: pd.DataFrame, link: str) -> Markup:
+def _loops(loops: pd.DataFrame, link: str, classes: Sequence[str]) -> Markup:
     parts = []
     boxes = loops[_BOX_COLUMNS].to_numpy(float)
     values = loops[_ELLIPSE_COLUMNS].to_numpy(float)
     nm = loops["diameter_nm"].to_numpy(float)
-    for number, box, ellipse, size_nm, cut in zip(
-        loops["loop_id"], boxes, values, nm, loops["on_edge"].to_numpy(bool), strict=True
+    places = {name: place for place, name in enumerate(classes)}
+    for number, box, ellipse, size_nm, cut, name in zip(
+        loops["loop_id"], boxes, values, nm, loops["on_edge"].to_numpy(bool), loops["class"], strict=True
     ):
-        shape = _ellipse(ellipse, "cut" if cut else "") or _box(box, "cut" if cut else "")
+        place = places.get(name, 0)
+        style = " ".join([*(["cut"] if cut else []), *([f"k{place}"] if place else [])])
+        shape = _ellipse(ellipse, style) or _box(box, style)
         size = f"{text.figure(size_nm)} nm" if math.isfinite(size_nm) else f"{text.figure(ellipse[2])} px"
-        said = f"loop {number}: {size}" + (", cut by the border" if cut else "")
+        said = f"{name if name in places else 'loop'} {number}: {size}" + (", cut by the border" if cut else "")
         if link:
             shape = Markup('<a href="{}{}" tabindex="-1">{}<title>{}</title></a>').format(link, number, shape, said)
         parts.append(shape)

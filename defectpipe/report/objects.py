@@ -41,6 +41,7 @@ def loop_rows(loops: pd.DataFrame, of_loop: np.ndarray | None, unit: str) -> lis
             "minor_px": text.fixed(values["minor_px"], 1),
             "angle": text.fixed(values["angle_deg"], 0),
             "cut": "cut" if values["on_edge"] else "",
+            "class": text.name(values["class"]),
             "score": text.fixed(values["screening_score"], 2),
             "fit": text.fixed(values["fit_quality"], 2),
             "size": _size(values, unit),

@@ -21,6 +21,8 @@ from defectpipe.resolution import reader_of_reduced
 
 LOOP_COLOUR = (230, 159, 0)
 CANDIDATE_COLOUR = (204, 121, 167)
+# Of the second class and those after it; the first has `LOOP_COLOUR`.
+CLASS_COLOURS = ((213, 94, 0), (240, 228, 66), (204, 121, 167), (0, 158, 115))
 LABEL_COLOURS = ((86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0))
 
 SHORTEST_LONG_SIDE_PX, LONGEST_LONG_SIDE_PX = 768, 2048
@@ -42,6 +44,7 @@ def draw_overlay(
     labels: Labels | None = None,
     candidates: pd.DataFrame | None = None,
     box_convention: str = "tight",
+    classes: Sequence[str] = (),
 ) -> np.ndarray:
     """Draw what was found over an image.
 
@@ -59,6 +62,8 @@ def draw_overlay(
         Candidates, as faint boxes.
     box_convention : str
         Of the loops' boxes; those of labels are converted to it.
+    classes : sequence of str
+        Names of the classes where there are several: each has its colour.
 
     Returns
     -------
@@ -69,6 +74,9 @@ def draw_overlay(
     scale = picture_scale(micrograph.shape)
     canvas = Canvas(np.ascontiguousarray(np.repeat(grey_picture(micrograph, scale)[..., None], 3, 2)), scale)
     legend: list[tuple[str, tuple[int, int, int]]] = [(counted(len(loops), "loop"), LOOP_COLOUR)]
+    if classes:
+        counts = loops["class"].value_counts()
+        legend = [(f"{counts.get(name, 0)} {name}", class_colour(name, classes)) for name in classes]
     if candidates is not None:
         for box in candidates[_BOX_COLUMNS].to_numpy(float):
             canvas.box(box, CANDIDATE_COLOUR, dim=True)
@@ -79,7 +87,7 @@ def draw_overlay(
         # Earlier experts in wider lines, so that those who agree exactly do not hide each other.
         _draw_labels(canvas, experts[name], colour, box_convention, 2 * (len(experts) - 1 - k))
         legend.append((counted(len(experts[name]), "label") + (f" of {name}" if name else ""), colour))
-    _draw_loops(canvas, loops)
+    _draw_loops(canvas, loops, classes)
     n_cut = int(loops["on_edge"].to_numpy(bool).sum())
     if n_cut:
         legend.append((f"dashed: {n_cut} on the edge", dim_colour(LOOP_COLOUR)))
@@ -93,6 +101,7 @@ def write_overlay(
     labels: Labels | None = None,
     candidates: pd.DataFrame | None = None,
     box_convention: str = "tight",
+    classes: Sequence[str] = (),
 ) -> None:
     """Write the picture of `draw_overlay` as JPEG, atomically.
 
@@ -100,10 +109,10 @@ def write_overlay(
     ----------
     path : Path
         Its extension does not choose the format.
-    micrograph, loops, labels, candidates, box_convention
+    micrograph, loops, labels, candidates, box_convention, classes
         As in `draw_overlay`.
     """
-    picture = draw_overlay(micrograph, loops, labels, candidates, box_convention)
+    picture = draw_overlay(micrograph, loops, labels, candidates, box_convention, classes)
     write_jpeg(path, picture)
 
 
@@ -197,18 +206,28 @@ class Canvas:
         cv2.putText(self.pixels, text, (px, py), _FONT, size, colour, 1, cv2.LINE_AA)
 
 
-def _draw_loops(canvas: Canvas, loops: pd.DataFrame) -> None:
+def class_colour(name: str, classes: Sequence[str]) -> tuple[int, int, int]:
+    """Colour of a class; of one that is not among `classes`, and of the first, that of loops."""
+    number = classes.index(name) if name in classes else 0
+    return LOOP_COLOUR if number == 0 else CLASS_COLOURS[(number - 1) % len(CLASS_COLOURS)]
+
+
+def _draw_loops(canvas: Canvas, loops: pd.DataFrame, classes: Sequence[str]) -> None:
     columns = ["x_px", "y_px", "diameter_px", "minor_px", "angle_deg"]
     values = loops[_BOX_COLUMNS + columns].to_numpy(float)
     on_edge = loops["on_edge"].to_numpy(bool)
-    for row, cut in zip(values, on_edge, strict=True):
-        canvas.box(row[:4], LOOP_COLOUR, dim=True, dashed=bool(cut))
+    colours = [LOOP_COLOUR] * len(loops)
+    if classes:
+        colours = [class_colour(str(name), classes) for name in loops["class"]]
+    for row, cut, colour in zip(values, on_edge, colours, strict=True):
+        canvas.box(row[:4], colour, dim=True, dashed=bool(cut))
         if np.isfinite(row[4:]).all():
-            canvas.ellipse(row[4:], dim_colour(LOOP_COLOUR) if cut else LOOP_COLOUR, dashed=bool(cut))
+            canvas.ellipse(row[4:], dim_colour(colour) if cut else colour, dashed=bool(cut))
     if len(loops) <= _MOST_SCORES:
-        for row, score, cut in zip(values, loops["screening_score"].to_numpy(float), on_edge, strict=True):
+        scores = loops["screening_score"].to_numpy(float)
+        for row, score, cut, colour in zip(values, scores, on_edge, colours, strict=True):
             if np.isfinite(score) and not cut:
-                canvas.text(row[0], row[1], f"{score:.2f}", LOOP_COLOUR)
+                canvas.text(row[0], row[1], f"{score:.2f}", colour)
 
 
 def _draw_labels(

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from defectpipe.io.files import write_atomic
 from defectpipe.report import gallery, objects, sections, text
+from defectpipe.report.classes import class_section
 from defectpipe.report.data import ReportData
 from defectpipe.report.gallery import Findings, Need
 
@@ -70,6 +71,7 @@ def render_report(data: ReportData) -> str:
             size_figures=sections.size_figures(data),
             image_figures=sections.image_figures(data),
             agreement=sections.agreement(data),
+            classes=class_section(data.summary, data.evaluation, data.unit),
             worst=[_worst(data, need, pictured) for need in data.order[:N_WORST]],
             cards=cards,
             listed={card["number"] for card in cards if card["loops"]},
@@ -180,6 +182,7 @@ def _cards(data: ReportData, exponent: int) -> list[dict[str, Any]]:
             experts=data.experts,
             loop_link=f"#i{row + 1}-l" if has_rows else "",
             described=f"Micrograph {card['name']}, {'; '.join(facts)}",
+            classes=list(data.summary.get("classes", {})),
         )
         out.append(card)
     return out

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from defectpipe.analysis import measure_loops
+from defectpipe.classes import DefectClasses
 from defectpipe.errors import ModelError, RunFolderError
 from defectpipe.focus.gate import FocusGate, judged_frames
 from defectpipe.io.labels import read_label_folder
@@ -123,6 +124,11 @@ class RunFolder:
     def box_convention(self) -> str:
         """Convention of the boxes of loops and candidates: ``tight`` or ``padded``."""
         return str(self.summary["model"]["box_convention"])
+
+    @property
+    def classes(self) -> DefectClasses:
+        """The classes of defects that the run's model tells apart."""
+        return DefectClasses.of(self.summary["model"].get("classes"))
 
     @cached_property
     def model(self) -> LoopModel:
@@ -252,6 +258,7 @@ class RunFolder:
             labels=self.labels_of(image) if frame == LABELLED_FRAME else None,
             candidates=others,
             box_convention=self.box_convention,
+            classes=self.classes.names if self.classes.several else (),
         )
 
     @property

@@ -143,6 +143,7 @@ def agreement_of(run: RunFolder, selection: Selection, labels: Labels | None = N
         box_convention=run.box_convention,
         settings=run.settings,
         candidates=run.screened,
+        classes=run.classes,
     )
 
 

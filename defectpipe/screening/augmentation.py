@@ -68,12 +68,26 @@ class Batches:
         As the network sees the candidate.
     size : int
         Samples a batch, two in five of them loops.
+    rng : Generator
+    n_classes : int
+        Classes to be told apart, each drawn in proportion to the square root of its frequency; 0 where there is one.
     """
 
-    def __init__(self, samples: Samples, crop_px: int, context: float, size: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        crop_px: int,
+        context: float,
+        size: int,
+        rng: np.random.Generator,
+        n_classes: int = 0,
+    ) -> None:
         self._samples, self._crop_px, self._size, self._rng = samples, crop_px, size, rng
-        self._candidate_px = crop_px / context
+        self._candidate_px, self._n_classes = crop_px / context, n_classes
         self._loops = np.flatnonzero(samples.is_loop)
+        of_class = [self._loops[samples.classes[self._loops] == number] for number in range(n_classes)]
+        self._by_class = [rows for rows in of_class if len(rows)]
+        self._shares = np.cumsum([np.sqrt(len(rows)) for rows in self._by_class])
         self.others = np.flatnonzero(~samples.is_loop)
         self._cumulated = np.arange(1, len(self.others) + 1, dtype=float)
 
@@ -82,13 +96,17 @@ class Batches:
         self._cumulated = np.cumsum(weights.astype(float))
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
-        """Views (size, crop_px, crop_px, 1), and rows of is-loop and the four box targets (size, 5)."""
+        """Views (size, crop_px, crop_px, 1), and rows of is-loop and the four box targets (size, 5).
+
+        Where there are several classes, a sixth column has the number of the class.
+        """
         views = np.empty((self._size, self._crop_px, self._crop_px, 1), np.float32)
-        answers = np.zeros((self._size, 5), np.float32)
+        answers = np.zeros((self._size, 6 if self._n_classes else 5), np.float32)
         n_loops = self._size * 2 // 5 if len(self.others) else self._size
         for k in range(self._size):
             if k < n_loops:
-                i = self._loops[self._rng.integers(len(self._loops))]
+                rows = self._rows()
+                i = rows[self._rng.integers(len(rows))]
             else:
                 drawn = np.searchsorted(self._cumulated, self._rng.random() * self._cumulated[-1], side="right")
                 i = self.others[min(int(drawn), len(self.others) - 1)]
@@ -96,5 +114,14 @@ class Batches:
             view, target = random_view(crop, self._samples.targets[i], self._crop_px, self._candidate_px, self._rng)
             views[k, ..., 0] = view
             answers[k, 0] = self._samples.is_loop[i]
-            answers[k, 1:] = target
+            answers[k, 1:5] = target
+            if self._n_classes:
+                answers[k, 5] = self._samples.classes[i]
         return views, answers
+
+    def _rows(self) -> np.ndarray:
+        """The loops of a class that is drawn; without classes, all."""
+        if not self._n_classes:
+            return self._loops
+        drawn = int(np.searchsorted(self._shares, self._rng.random() * self._shares[-1], side="right"))
+        return self._by_class[min(drawn, len(self._by_class) - 1)]

@@ -1,4 +1,4 @@
-"""The screener's architecture: from a crop to the logit of "a loop" and a correction of the box."""
+"""The screener's architecture: from a crop to the logit of "a defect", a correction of the box, and the class."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
+
+LOGIT_AND_BOX = 5
+"""Answers before those of the classes."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,18 @@ class ScreenerRecipe:
     dropout: float = 0.3
 
 
-def build_network(recipe: ScreenerRecipe) -> keras.Model:
-    """Keras model: (n, crop_px, crop_px, 1) to (n, 5).
+def build_network(recipe: ScreenerRecipe, n_classes: int = 0) -> keras.Model:
+    """Keras model: (n, crop_px, crop_px, 1) to (n, 5 + n_classes).
 
     The output is the logit, then the box's centre x and y relative to the candidate's centre, then the logarithms of
-    its width and height, all in units of the candidate's long side.
+    its width and height, all in units of the candidate's long side; then a logit for each class, of which the softmax
+    are the probabilities of the classes if it is a defect.
+
+    Parameters
+    ----------
+    recipe : ScreenerRecipe
+    n_classes : int
+        Classes to be told apart; 0 where there is one only.
     """
     import keras
     from keras import layers
@@ -55,4 +65,4 @@ def build_network(recipe: ScreenerRecipe) -> keras.Model:
     x = layers.Dropout(recipe.dropout)(layers.Flatten()(x))
     x = layers.Dense(recipe.hidden, activation="relu")(x)
     x = layers.Dropout(recipe.dropout)(x)
-    return keras.Model(inputs, layers.Dense(5, name="logit_and_box")(x), name="screener")
+    return keras.Model(inputs, layers.Dense(LOGIT_AND_BOX + n_classes, name="logit_and_box")(x), name="screener")

@@ -25,11 +25,15 @@ class Samples:
     targets : ndarray of float32, shape (n, 4)
         Box relative to the candidate: centre x, y, logarithms of width and height, in units of the candidate's side.
     is_loop : ndarray of bool, shape (n,)
+        Whether it is a defect of any class.
+    classes : ndarray of int, shape (n,)
+        Number of its class; 0 where it is none.
     """
 
     crops: np.ndarray
     targets: np.ndarray
     is_loop: np.ndarray
+    classes: np.ndarray
 
     @staticmethod
     def joined(parts: list[Samples]) -> Samples:
@@ -38,6 +42,7 @@ class Samples:
             np.concatenate([p.crops for p in parts]),
             np.concatenate([p.targets for p in parts]),
             np.concatenate([p.is_loop for p in parts]),
+            np.concatenate([p.classes for p in parts]),
         )
 
 
@@ -90,6 +95,7 @@ def make_samples(
     context: float,
     max_negatives: int,
     rng: np.random.Generator,
+    classes: np.ndarray | None = None,
 ) -> Samples:
     """Samples of one image: its candidates, and one shifted copy of each label.
 
@@ -100,9 +106,13 @@ def make_samples(
         Candidates best first.
     max_negatives : int
         So many of the candidates that are not loops are taken, the best ones.
+    rng : Generator
+    classes : ndarray of int, shape (m,), optional
+        Number of each label's class. Default: all are of one.
     """
     shown = assign(candidates, labels, grey.shape[:2])
-    whole = labels[~touches_border(labels, grey.shape[:2])]
+    is_whole = ~touches_border(labels, grey.shape[:2])
+    whole, of_label = labels[is_whole], np.zeros(len(labels), np.int64) if classes is None else classes
     loops, loop_labels = candidates[shown >= 0], labels[shown[shown >= 0]] if len(labels) else np.zeros((0, 4))
     loops = np.concatenate([loops, _shifted_squares(whole, rng)])
     loop_labels = np.concatenate([loop_labels, whole])
@@ -112,7 +122,8 @@ def make_samples(
     crops = CropSource(grey).cut(boxes, stored_px, context * STORED_MARGIN)
     targets = np.zeros((len(boxes), 4), np.float32)
     targets[: len(loops)] = box_targets(loops, loop_labels)
-    return Samples(np.rint(crops * _QUANTUM).astype(np.int8), targets, np.arange(len(boxes)) < len(loops))
+    numbers = np.concatenate([of_label[shown[shown >= 0]], of_label[is_whole], np.zeros(len(others), np.int64)])
+    return Samples(np.rint(crops * _QUANTUM).astype(np.int8), targets, np.arange(len(boxes)) < len(loops), numbers)
 
 
 def box_targets(candidates: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from defectpipe.boxes import suppress
 from defectpipe.errors import ModelError
 from defectpipe.networks.session import open_session
 from defectpipe.screening.crops import Crops, CropSource
-from defectpipe.screening.network import ScreenerRecipe
+from defectpipe.screening.network import LOGIT_AND_BOX, ScreenerRecipe
 from defectpipe.screening.onnx_check import check_onnx
 from defectpipe.screening.samples import apply_targets
 
@@ -27,7 +27,9 @@ _PLACES_A_PX = 64
 
 
 class Network(Protocol):
-    """What answers crops: (n, crop_px, crop_px, 1) to (n, 5), see `network.build_network`."""
+    """What answers crops: (n, crop_px, crop_px, 1) to (n, 5 + n_classes), see `network.build_network`."""
+
+    n_classes: int
 
     def __call__(self, crops: np.ndarray) -> np.ndarray: ...
 
@@ -69,6 +71,8 @@ class OnnxNetwork:
         What the card says of the network, against which it is checked; or the side of its input alone, in px.
     data : bytes, optional
         Content of the file, where it has been read already.
+    n_classes : int
+        Classes that it tells apart; 0 where there is one only.
 
     Raises
     ------
@@ -76,19 +80,20 @@ class OnnxNetwork:
         The file cannot be loaded, or does not take and give what a screener does.
     """
 
-    def __init__(self, path: Path, recipe: ScreenerRecipe | int, data: bytes | None = None) -> None:
+    def __init__(self, path: Path, recipe: ScreenerRecipe | int, data: bytes | None = None, n_classes: int = 0) -> None:
         try:
             data = path.read_bytes() if data is None else data
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
-        check_onnx(data, str(path), recipe, BATCH)
+        check_onnx(data, str(path), recipe, BATCH, n_classes)
+        self.n_classes = n_classes
         self._session = open_session(data, str(path))
         self._input = self._session.get_inputs()[0].name
         self._crop_px = recipe if isinstance(recipe, int) else recipe.crop_px
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """Answers (n, 5) to crops (n, crop_px, crop_px, 1), float32; ModelError if the network cannot give them."""
-        answers = [np.zeros((0, 5), np.float32)]
+        """Answers to crops (n, crop_px, crop_px, 1), float32; ModelError if the network cannot give them."""
+        answers = [np.zeros((0, LOGIT_AND_BOX + self.n_classes), np.float32)]
         for start in range(0, len(crops), BATCH):
             part = crops[start : start + BATCH]
             batch = np.zeros((BATCH, self._crop_px, self._crop_px, 1), np.float32)
@@ -103,11 +108,23 @@ class OnnxNetwork:
 
 @dataclass(frozen=True, eq=False)
 class Screened:
-    """Loops, best first: boxes (n, 4), probabilities (n,), and the candidate that each came from (n,)."""
+    """Loops, best first.
+
+    Attributes
+    ----------
+    boxes : ndarray, shape (n, 4)
+    scores : ndarray, shape (n,)
+        Probabilities.
+    candidates : ndarray of int, shape (n,)
+        The candidate that each came from.
+    classes : ndarray of int, shape (n,)
+        Number of the likeliest class; 0 where the network knows but one.
+    """
 
     boxes: np.ndarray
     scores: np.ndarray
     candidates: np.ndarray
+    classes: np.ndarray
 
 
 def screen(
@@ -130,18 +147,21 @@ def screen(
     """
     source = CropSource(grey) if isinstance(grey, np.ndarray) else grey
     answers = _answers(source, candidates, network, seen)
-    boxes, logits = apply_targets(candidates, answers[:, 1:]), answers[:, 0].astype(float)
+    boxes, logits = apply_targets(candidates, answers[:, 1:LOGIT_AND_BOX]), answers[:, 0].astype(float)
     kept = suppress(boxes, logits, recipe.first_overlap)
     kept = kept[_probability(logits[kept]) >= recipe.second_look_above]
     boxes, logits = np.rint(boxes[kept] * _PLACES_A_PX) / _PLACES_A_PX, logits[kept]
+    first_classes = answers[kept, LOGIT_AND_BOX:]
     answers = _mirrored_answers(source, boxes, network, seen)
     boxes, logits = (
-        apply_targets(boxes, answers[:, 1:]),
+        apply_targets(boxes, answers[:, 1:LOGIT_AND_BOX]),
         (logits + _WEIGHT_OF_SECOND * answers[:, 0]) / (1 + _WEIGHT_OF_SECOND),
     )
+    of_class = first_classes + _WEIGHT_OF_SECOND * answers[:, LOGIT_AND_BOX:]
+    classes = of_class.argmax(1) if of_class.shape[1] else np.zeros(len(boxes), int)
     final = suppress(boxes, logits, recipe.max_overlap)
     relative = logits[final] - recipe.image_share * (anchor(logits[final]) - recipe.usual_anchor)
-    return Screened(boxes[final], _probability(relative), kept[final])
+    return Screened(boxes[final], _probability(relative), kept[final], classes[final])
 
 
 def anchor(logits: np.ndarray) -> float:
@@ -150,7 +170,7 @@ def anchor(logits: np.ndarray) -> float:
 
 
 def _answers(source: Crops, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
-    answers = np.empty((len(boxes), 5), np.float32)
+    answers = np.empty((len(boxes), LOGIT_AND_BOX + network.n_classes), np.float32)
     for part in source.parts(boxes):
         answers[part] = network(source.cut(boxes[part], seen.crop_px, seen.context)[..., None])
     return answers
@@ -158,13 +178,15 @@ def _answers(source: Crops, boxes: np.ndarray, network: Network, seen: ScreenerR
 
 def _mirrored_answers(source: Crops, boxes: np.ndarray, network: Network, seen: ScreenerRecipe) -> np.ndarray:
     """Mean of the answers to each crop and its mirror images, turned back."""
-    total = np.zeros((len(boxes), 5), np.float32)
+    total = np.zeros((len(boxes), LOGIT_AND_BOX + network.n_classes), np.float32)
+    turn_back = np.ones(total.shape[1], np.float32)
     for part in source.parts(boxes):
         crops = source.cut(boxes[part], seen.crop_px, seen.context)[..., None]
         for x in (1, -1):
             for y in (1, -1):
                 answers = network(np.ascontiguousarray(crops[:, ::y, ::x]))
-                total[part] += answers * np.array([1, x, y, 1, 1], np.float32)
+                turn_back[1:3] = x, y
+                total[part] += answers * turn_back
     return total / 4
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from defectpipe.errors import LabelError
 from defectpipe.networks.training import fit
 from defectpipe.screening.augmentation import Batches
-from defectpipe.screening.network import ScreenerRecipe, build_network
+from defectpipe.screening.network import LOGIT_AND_BOX, ScreenerRecipe, build_network
 from defectpipe.screening.samples import STORED_MARGIN, Samples, to_float
 
 if TYPE_CHECKING:
@@ -36,13 +36,20 @@ def train_screener(
     training: ScreenerTraining,
     seed: int,
     progress: Callable[[int, float], None] | None = None,
+    n_classes: int = 0,
 ) -> keras.Model:
     """Train a screener on samples of `samples.make_samples`.
 
     Parameters
     ----------
+    samples : Samples
+    recipe : ScreenerRecipe
+    training : ScreenerTraining
+    seed : int
     progress : callable, optional
         Called with the step and the mean loss, now and then.
+    n_classes : int
+        Classes to be told apart; 0 where there is one only.
 
     Raises
     ------
@@ -54,8 +61,9 @@ def train_screener(
     import keras
 
     keras.utils.set_random_seed(seed)
-    network = build_network(recipe)
-    batches = Batches(samples, recipe.crop_px, recipe.context, training.batch_size, np.random.default_rng(seed))
+    network = build_network(recipe, n_classes)
+    rng = np.random.default_rng(seed)
+    batches = Batches(samples, recipe.crop_px, recipe.context, training.batch_size, rng, n_classes)
 
     def reweigh(step: int) -> None:
         if len(batches.others):
@@ -75,15 +83,26 @@ def train_screener(
 
 
 def screener_loss(answers: Any, outputs: Any) -> Any:
-    """Focal cross-entropy of the logit, and smooth L1 of the box where there is a loop."""
+    """Focal cross-entropy of the logit; where there is a loop smooth L1 of the box, and cross-entropy of the class.
+
+    Parameters
+    ----------
+    answers : tensor, shape (n, 5) or (n, 6)
+        See `augmentation.Batches.next`.
+    outputs : tensor, shape (n, 5) or (n, 5 + number of classes)
+        See `network.build_network`.
+    """
     import tensorflow as tf
 
     is_loop, logit = answers[:, 0], outputs[:, 0]
     probability = tf.sigmoid(logit)
     hardness = tf.stop_gradient(tf.where(is_loop > 0.5, 1 - probability, probability)) + 0.1
     classes = tf.nn.sigmoid_cross_entropy_with_logits(labels=is_loop, logits=logit) * hardness
-    miss = tf.abs(answers[:, 1:] - outputs[:, 1:])
+    miss = tf.abs(answers[:, 1:5] - outputs[:, 1:5])
     box = tf.reduce_sum(tf.where(miss < 0.1, 5 * miss * miss, miss - 0.05), axis=1)
+    if answers.shape[1] > LOGIT_AND_BOX:
+        numbers = tf.cast(answers[:, 5], tf.int32)
+        box += tf.nn.sparse_softmax_cross_entropy_with_logits(labels=numbers, logits=outputs[:, LOGIT_AND_BOX:])
     return 2 * tf.reduce_mean(classes) + 2 * tf.reduce_sum(is_loop * box) / (tf.reduce_sum(is_loop) + 1)
 
 

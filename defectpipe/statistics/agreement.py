@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from defectpipe.classes import DefectClasses
 from defectpipe.settings import Settings
+from defectpipe.statistics.classes import ClassedImage, class_agreement
 from defectpipe.statistics.curves import curve_steps, precision_recall_curve
 from defectpipe.statistics.distributions import mean_and_std
 from defectpipe.statistics.experts import compare_experts
@@ -88,6 +90,7 @@ def evaluate(
     settings: Settings,
     candidates: pd.DataFrame | None = None,
     groups: Mapping[str, str] | None = None,
+    classes: DefectClasses | None = None,
 ) -> dict[str, Any]:
     """Agreement of a whole run with its labels.
 
@@ -109,13 +112,16 @@ def evaluate(
         below the threshold of the run. Default: the loops.
     groups : mapping of str to str, optional
         Image to group (specimen, family) over which intervals are made. Default: each image is its own.
+    classes : DefectClasses, optional
+        Those of the model. Default: one.
 
     Returns
     -------
     dict
         Content of ``evaluation.json``. ``reference`` names the expert of the top level: the first by name. There:
         what `pooling.pooled_agreement` gives, ``images`` (image by image), ``precision_recall_curve``, ``not_scored``;
-        with several experts ``experts`` (see `experts.compare_experts`).
+        with several experts ``experts`` (see `experts.compare_experts`); with several classes ``classes`` (see
+        `classes.class_agreement`).
     """
     names = sorted(labels)
     rows, not_scored = _scorable(images, labels)
@@ -140,6 +146,13 @@ def evaluate(
         "box_convention": box_convention,
     }
     out |= pooled_agreement(scored, settings.statistics)
+    if classes is not None and classes.several:
+        own = labels[names[0]] if names else {}
+        classed = [
+            ClassedImage.of(s, own[s.image], found.get(s.image, loops.iloc[:0]), classes, settings.statistics)
+            for s in scored
+        ]
+        out["classes"] = class_agreement(classed, classes, settings.statistics)
     out["precision_recall_curve"] = _curve(scored, rows, loops if candidates is None else candidates, settings)
     out["images"] = image_rows(scored, settings.statistics)
     out["not_scored"] = not_scored

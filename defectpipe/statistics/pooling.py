@@ -88,11 +88,11 @@ def pooled_scores(scored: Sequence[ScoredImage], rule: str, settings: Statistics
         out |= {name + suffix: int(total) for name, total in zip(COUNTS, counts.sum(0), strict=True)}
         by_group = sum_by_group(counts, groups)
         for name, statistic in SCORES.items():
-            out |= _with_interval(name + suffix, by_group, statistic, settings, (0, 1))
+            out |= with_interval(name + suffix, by_group, statistic, settings, (0, 1))
             values = statistic(counts)
             defined = np.isfinite(values)
             terms = sum_by_group(np.stack([np.where(defined, values, 0), defined], 1), groups)
-            means |= _with_interval(name + suffix, terms, ratio, settings, (0, 1))
+            means |= with_interval(name + suffix, terms, ratio, settings, (0, 1))
     return out | {"mean_of_images": means}
 
 
@@ -111,7 +111,7 @@ def pooled_sizes(scored: Sequence[ScoredImage], settings: StatisticsSettings) ->
     total = terms.sum(0)
     return (
         {"n_labels": int(total[0]), "n_loops": int(total[5])}
-        | _with_interval("count_relative_error", terms, _relative(lambda side: side[..., 0]), settings, (-1, np.inf))
+        | with_interval("count_relative_error", terms, _relative(lambda side: side[..., 0]), settings, (-1, np.inf))
         | _beside_labels("diameter", terms, settings)
         | _beside_labels("long_side", _terms(scored, Objects.whole_long_sides), settings)
     )
@@ -137,7 +137,7 @@ def _beside_labels(name: str, terms: np.ndarray, settings: StatisticsSettings) -
             f"labels_{figure}_{name}_px": _number(statistic(labels)),
             f"{figure}_{name}_px": _number(statistic(loops)),
         }
-        out |= _with_interval(f"{figure}_{name}_relative_error", terms, _relative(statistic), settings, (-1, np.inf))
+        out |= with_interval(f"{figure}_{name}_relative_error", terms, _relative(statistic), settings, (-1, np.inf))
     return out
 
 
@@ -187,17 +187,18 @@ def size_figures(objects: Objects, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def relative_error(value: float | None, reference: float | None) -> float | None:
-    """value/reference − 1; None where either lacks or the reference is 0."""
-    return None if value is None or not reference else value / reference - 1
-
-
-def _with_interval(
+def with_interval(
     name: str, sums: np.ndarray, statistic: Statistic, settings: StatisticsSettings, bounds: tuple[float, float]
 ) -> dict[str, float | None]:
+    """A statistic of sums over groups under its name, with ``…_ci_low`` and ``…_ci_high``: see `grouped_interval`."""
     low, high = grouped_interval(sums, statistic, settings, bounds)
     value = _number(statistic(sums.sum(0))) if len(sums) else None
     return {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
+
+
+def relative_error(value: float | None, reference: float | None) -> float | None:
+    """value/reference − 1; None where either lacks or the reference is 0."""
+    return None if value is None or not reference else value / reference - 1
 
 
 def _size_sums(objects: Objects, sizes: np.ndarray, centre: float) -> list[float]:

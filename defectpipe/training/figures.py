@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from defectpipe.boxes import convert, ellipse_bounds, shrink
+from defectpipe.classes import DefectClasses
 from defectpipe.settings import Settings
 from defectpipe.statistics import evaluate
 from defectpipe.statistics.matching import near_any
@@ -40,6 +41,7 @@ class HeldOut:
     tight_scales : mapping of int to float or None
         By fold, what makes the loops' boxes tight (see `box_scale.BoxScales`); None, or no such fold: the rule of the
         convention.
+    classes : DefectClasses
     """
 
     shapes: Mapping[str, tuple[int, int]]
@@ -50,6 +52,7 @@ class HeldOut:
     candidates: pd.DataFrame
     box_convention: str
     tight_scales: Mapping[int, float | None] = field(default_factory=dict)
+    classes: DefectClasses = field(default_factory=DefectClasses)
 
     def marked(self, image: str) -> Objects:
         """Labels of an image, as the scores take them."""
@@ -81,8 +84,9 @@ def held_out_figures(held_out: HeldOut) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``threshold``, ``threshold_by_fold``; ``chain`` (as in ``evaluation.json``), ``chain_without_box_correction``,
-        ``cascade`` (see `cascade_recall`), ``long_side`` (see `side_errors`), ``groups`` (scores of each).
+        ``threshold``, ``threshold_by_fold``; ``chain`` (as in ``evaluation.json``, with several classes each one's
+        too), ``chain_without_box_correction``, ``cascade`` (see `cascade_recall`), ``long_side`` (see `side_errors`),
+        ``groups`` (scores of each).
     """
     threshold, by_fold = choose_thresholds(held_out)
     loops = held_out.kept(by_fold)
@@ -208,6 +212,7 @@ def _evaluate(held_out: HeldOut, loops: pd.DataFrame) -> dict[str, Any]:
         settings=Settings(),
         candidates=held_out.loops,
         groups=held_out.groups,
+        classes=held_out.classes,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from defectpipe.boxes import convert
+from defectpipe.classes import DefectClasses
 from defectpipe.errors import LabelError
 from defectpipe.io.files import write_atomic
 from defectpipe.io.tables import read_parquet, write_parquet
@@ -105,7 +106,7 @@ def train_loop_model(
     Raises
     ------
     LabelError
-        There are too few loops or groups.
+        There are too few loops or groups, or a label is of none of the recipe's classes.
     """
     if not isinstance(recipe, TrainingRecipe):
         recipe = TrainingRecipe() if recipe is None else TrainingRecipe.read(recipe)
@@ -116,10 +117,11 @@ def train_loop_model(
     )
     boxes = [convert(i.labels[BOX_COLUMNS].to_numpy(float), "tight", recipe.box_convention) for i in images]
     triples = [(i.micrograph, b, fold) for i, b, fold in zip(images, boxes, folds, strict=True)]
-    work = models_dir / ".defectpipe" / f"{name}-training-{fingerprint(triples, recipe, seed)[:12]}"
+    classes = [recipe.defect_classes.numbers(i.labels, i.micrograph.image) for i in images]
+    work = models_dir / ".defectpipe" / f"{name}-training-{fingerprint(triples, recipe, seed, classes)[:12]}"
     sizes = [i.micrograph.pixel_size_nm for i in images if i.micrograph.pixel_size_nm is not None]
     working_size = recipe.working_pixel_size_nm or (float(np.median(sizes)) if sizes else None)
-    stored = store_images(work, triples)
+    stored = store_images(work, triples, classes)
     parts: list[int | None] = [*range(max(folds) + 1), None]
     jobs = [
         PartJob(
@@ -129,7 +131,7 @@ def train_loop_model(
     ]
     n_jobs = n_jobs or len(os.sched_getaffinity(0))
     folders = _train_parts(jobs, n_jobs)
-    held_out = collect_held_out(images, folds, folders[:-1], recipe.box_convention)
+    held_out = collect_held_out(images, folds, folders[:-1], recipe.box_convention, recipe.defect_classes)
     scales, box_scales = choose_box_scales(held_out)
     held_out = dataclasses.replace(
         held_out,
@@ -170,7 +172,11 @@ def train_loop_model(
 
 
 def collect_held_out(
-    images: Sequence[TrainingImage], folds: Sequence[int], folders: Sequence[Path], box_convention: str
+    images: Sequence[TrainingImage],
+    folds: Sequence[int],
+    folders: Sequence[Path],
+    box_convention: str,
+    classes: DefectClasses | None = None,
 ) -> HeldOut:
     """What the folds' models found in their held-out images, beside the labels."""
     loops, candidates = (
@@ -185,6 +191,7 @@ def collect_held_out(
         loops,
         candidates,
         box_convention,
+        classes=classes or DefectClasses(),
     )
 
 

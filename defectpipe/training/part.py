@@ -79,6 +79,7 @@ def part_card(job: PartJob, scan: ScanRecipe) -> dict[str, Any]:
     smallest = max(_SMALLEST_WINDOW_PX, _SMALLER_IN_USE * scan.min_side_px)
     return {
         "name": job.folder.name,
+        "classes": recipe.defect_classes.to_card(),
         "box_convention": recipe.box_convention,
         "working_pixel_size_nm": job.working_pixel_size_nm,
         "polarity": recipe.polarity,
@@ -115,7 +116,7 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
     cascade = read_cascade(job.folder / CASCADE)
     samples: list[Samples] = []
     progress.begin("candidates", len(images))
-    for image in images:
+    for stored, image in zip(job.training_images, images, strict=True):
         limit = max(20, int(np.ceil(recipe.max_candidates_per_megapixel * image.pixels.size / 1e6)))
         boxes, _ = find_candidates(image.pixels, cascade, scan, limit)
         samples.append(
@@ -127,12 +128,14 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
                 recipe.screener.context,
                 recipe.screener_training.negatives_per_image,
                 rng,
+                stored.classes,
             )
         )
         progress.step()
     progress.begin("screener", recipe.screener_training.n_steps)
+    n_classes = recipe.defect_classes.n_logits
     network = train_screener(
-        Samples.joined(samples), recipe.screener, recipe.screener_training, job.seed, progress.loss
+        Samples.joined(samples), recipe.screener, recipe.screener_training, job.seed, progress.loss, n_classes
     )
     save_weights(network, job.folder / WEIGHTS)
     export_onnx(network, job.folder / ONNX)

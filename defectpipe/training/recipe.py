@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from defectpipe.boxes import CONVENTIONS
+from defectpipe.classes import DefectClasses
 from defectpipe.detection.training import CascadeRecipe
 from defectpipe.errors import SettingsError
 from defectpipe.screening.network import ScreenerRecipe
@@ -36,6 +37,9 @@ class TrainingRecipe:
         on its folds 0 to 2).
     max_candidates_per_megapixel : int
         Candidates that the screener sees, in training and in use.
+    classes : dict
+        Classes of defects by name, each with its conventional ``diameter`` and the further names that ``labels`` have
+        for it (`classes.DefectClasses.of`). Empty: one class of loops, to which every label belongs.
     focus_model : str
         Name or path of the focus model that the focus gate is measured with; ``none``: it is not measured.
     description, data_source, data_licence : str
@@ -48,6 +52,7 @@ class TrainingRecipe:
     polarity: str = "auto"
     box_spread: float = 0.25
     max_candidates_per_megapixel: int = 400
+    classes: dict[str, dict[str, Any]] = field(default_factory=dict)
     focus_model: str = "focus-stem"
     description: str = ""
     data_source: str = "not stated"
@@ -66,6 +71,15 @@ class TrainingRecipe:
             raise SettingsError(f"recipe: polarity is dark, bright or auto, not {self.polarity!r}.")
         if self.n_folds < 2:
             raise SettingsError("recipe: n_folds is at least 2, for the threshold comes from held-out folds.")
+        try:
+            DefectClasses.of(self.classes)
+        except ValueError as error:
+            raise SettingsError(f"recipe: {error}.") from error
+
+    @property
+    def defect_classes(self) -> DefectClasses:
+        """The classes that a model of this recipe tells apart."""
+        return DefectClasses.of(self.classes)
 
     @classmethod
     def read(cls, path: Path) -> TrainingRecipe:

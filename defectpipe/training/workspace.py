@@ -23,13 +23,17 @@ IMAGE_LIST = "held-out/images.parquet"
 
 @dataclass(frozen=True, eq=False)
 class StoredImage:
-    """One labelled image on disk: 8-bit pixels, and boxes in the model's convention, in px of the image."""
+    """One labelled image on disk: 8-bit pixels, and boxes in the model's convention, in px of the image.
+
+    `classes` holds the number of each box's class; None: all are of one.
+    """
 
     pixels: Path
     image: str
     pixel_size_nm: float | None
     fold: int
     boxes: np.ndarray
+    classes: np.ndarray | None = None
 
     def micrograph(self) -> Micrograph:
         """The image, as the analysis takes it."""
@@ -65,9 +69,16 @@ class PartJob:
         return "all images" if self.held_out is None else f"without fold {self.held_out}"
 
 
-def fingerprint(images: Sequence[tuple[Micrograph, np.ndarray, int]], recipe: TrainingRecipe, seed: int) -> str:
+def fingerprint(
+    images: Sequence[tuple[Micrograph, np.ndarray, int]],
+    recipe: TrainingRecipe,
+    seed: int,
+    classes: Sequence[np.ndarray] = (),
+) -> str:
     """Hash of everything that a training depends on: what stands under another one is not taken up."""
     total = hashlib.sha256(json.dumps([dataclasses.asdict(recipe), seed], sort_keys=True).encode())
+    for numbers in classes:
+        total.update(np.ascontiguousarray(numbers, np.int64).tobytes())
     for m, boxes, fold in images:
         grey = m.grey8()
         total.update(json.dumps([m.image, m.pixel_size_nm, fold, grey.shape]).encode())
@@ -76,15 +87,27 @@ def fingerprint(images: Sequence[tuple[Micrograph, np.ndarray, int]], recipe: Tr
     return total.hexdigest()
 
 
-def store_images(folder: Path, images: Sequence[tuple[Micrograph, np.ndarray, int]]) -> tuple[StoredImage, ...]:
-    """Write the images' 8-bit pixels where every process can read them."""
+def store_images(
+    folder: Path, images: Sequence[tuple[Micrograph, np.ndarray, int]], classes: Sequence[np.ndarray] = ()
+) -> tuple[StoredImage, ...]:
+    """Write the images' 8-bit pixels where every process can read them.
+
+    Parameters
+    ----------
+    folder : Path
+    images : sequence of (Micrograph, ndarray, int)
+        With boxes and fold.
+    classes : sequence of ndarray
+        Of each image the numbers of its boxes' classes; none: all are of one.
+    """
     stored = []
     for i, (m, boxes, fold) in enumerate(images):
         path = folder / "images" / f"{i:05d}.npy"
         if not path.exists():
             grey = m.grey8()
             write_atomic(path, lambda target, grey=grey: np.save(target, grey))  # type: ignore[misc]
-        stored.append(StoredImage(path, m.image, m.pixel_size_nm, fold, boxes))
+        numbers = classes[i] if len(classes) else None
+        stored.append(StoredImage(path, m.image, m.pixel_size_nm, fold, boxes, numbers))
     return tuple(stored)
 
 

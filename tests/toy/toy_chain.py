@@ -23,6 +23,7 @@ class LoopModel:
     sha256 = os.environ.get("TOY_MODEL", "0" * 64)
     working_pixel_size_nm: float | None = None
     f1_predictor = None
+    classes = None
 
     @classmethod
     def load(cls, path):

@@ -54,7 +54,7 @@ def _outline(where: str, row: dict[str, str], kinds: Sequence[list[str]], frames
     number_of = row.get("loop_id", "").strip().removesuffix(".0")
     # Other programs number as they like.
     loop_id = int(number_of) if number_of.isascii() and number_of.isdigit() and len(number_of) < 10 else None
-    label = restored_text(row.get("label", "").strip())
+    label = restored_text((row.get("label") or row.get("class") or "").strip())
     # A box that someone drew has no angle: its ellipse is empty, wholly or in part.
     drawn = kinds[0] is _ELLIPSE and (len(kinds) == 1 or all(row[name].strip() for name in _ELLIPSE))
     values = [number(row[name], where) for name in (_ELLIPSE if drawn else _BOX)]
