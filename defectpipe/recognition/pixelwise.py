@@ -109,7 +109,7 @@ class PixelwiseRecipe:
     learning_rate, weight_decay : float
     """
 
-    n_steps: int = 4_000
+    n_steps: int = 7_000
     px_a_step: int = 16 * 128 * 128
     tile_px: int = 128
     learning_rate: float = 2e-3

@@ -46,7 +46,7 @@ _STRONG = DeformationRanges(
 # Of every set.
 _BODIES_AND_DOSES: dict[str, Any] = {"atomic_numbers": _MATERIALS, "deformations": _STRONG, "dose_per_px": _DOSES}
 
-# The solids' movements in px belong to 256 px; these do to 64, and are as strong for their size.
+# The solids' movements and defocus in px belong to 256 px; where one body fills fewer, they are as strong for its size.
 VIEWS = dataclasses.replace(
     PRESETS["solids"],
     **_BODIES_AND_DOSES,
@@ -70,6 +70,7 @@ SINGLE = dataclasses.replace(
     field_nm=_FIELD_NM,
     shift_px=(1.0, 6.0),
     drift_px=1.5,
+    defocus_sigma_px=(0.4, 1.75),
 )
 SEVERAL = dataclasses.replace(
     PRESETS["several"],
