@@ -74,7 +74,7 @@ def train(images: list[TrainingImage], parts: list[int], folder: Path) -> HeldOu
         read_parquet(place / LOOPS),
         read_parquet(place / CANDIDATES),
         RECIPE.box_convention,
-        RECIPE.defect_classes,
+        classes=RECIPE.defect_classes,
     )
 
 
