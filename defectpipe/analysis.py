@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from defectpipe.boxes import convert, shrink, touches_border
+from defectpipe.boxes import shrink, tighten, touches_border
 from defectpipe.classes import CONTOURS, EDGE, RIM
 from defectpipe.detection.scan import find_candidates
 from defectpipe.detection.tiles import find_candidates_by_tiles
@@ -164,11 +164,10 @@ def analyse(m: Micrograph, model: LoopModel, settings: Settings) -> tuple[pd.Dat
 
 def tight_boxes(boxes: np.ndarray, model: LoopModel, drawn: np.ndarray | None = None) -> np.ndarray:
     """Tight boxes of loops from the boxes of ``loops.csv``; of those `drawn` by a person, by the convention's rule."""
-    by_rule = convert(boxes, model.box_convention, "tight")
-    if model.tight_scale is None:
-        return by_rule
-    learned = shrink(boxes, 1 / model.tight_scale)
-    return learned if drawn is None else np.where(drawn[:, None], by_rule, learned)
+    learned = tighten(boxes, model.box_convention, model.tight_scale)
+    if drawn is None:
+        return learned
+    return np.where(drawn[:, None], tighten(boxes, model.box_convention, None), learned)
 
 
 def clip(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -91,6 +91,11 @@ def convert(boxes: np.ndarray, source: str, target: str) -> np.ndarray:
     return pad(boxes) if target == "padded" else unpad(boxes)
 
 
+def tighten(boxes: np.ndarray, source: str, scale: float | None) -> np.ndarray:
+    """Tight boxes from those of a model: their sides times `scale`; None: by the rule of their convention `source`."""
+    return convert(boxes, source, "tight") if scale is None else shrink(boxes, 1 / scale)
+
+
 def touches_border(boxes: np.ndarray, shape: tuple[int, int], margin_px: float = 2.0) -> np.ndarray:
     """Whether each box comes within `margin_px` of the border of an image of `shape` (height, width)."""
     boxes = np.asarray(boxes, float).reshape(-1, 4)

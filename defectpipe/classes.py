@@ -96,9 +96,14 @@ class DefectClasses:
         return len(self.each) > 1
 
     @property
+    def told_apart(self) -> list[str]:
+        """Names of the classes that have to be told apart: none where there is but one."""
+        return self.names if self.several else []
+
+    @property
     def n_logits(self) -> int:
         """Answers of a screener that tell the class: none where there is but one."""
-        return len(self.each) if self.several else 0
+        return len(self.told_apart)
 
     def numbers(self, labels: pd.DataFrame, where: str = "the labels") -> np.ndarray:
         """Class of each label.

@@ -213,10 +213,9 @@ def _as_drawn(table: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
     drawn = wanted.reset_index(drop=True)
     size_nm = (table["diameter_nm"] / table["diameter_px"]).to_numpy(float)
     area = np.pi / 4 * drawn["diameter_px"] * drawn["minor_px"]
-    values = {name: drawn[name] for name in _ELLIPSE}
+    values: dict[str, pd.Series | float] = {name: drawn[name] for name in _ELLIPSE}
     values |= {"area_px2": area, "feret_px": drawn["diameter_px"], "equivalent_diameter_px": 2 * np.sqrt(area / np.pi)}
     values |= {"diameter_nm": drawn["diameter_px"] * size_nm, "minor_nm": drawn["minor_px"] * size_nm}
     values |= {"area_nm2": area * size_nm**2}
-    table = table.assign(**{name: table[name].where(~failed, value) for name, value in values.items()})
-    unknown = ["diameter_uncertainty_px", "diameter_uncertainty_nm"]
-    return table.assign(**{name: table[name].where(~failed) for name in unknown})
+    values |= dict.fromkeys(("diameter_uncertainty_px", "diameter_uncertainty_nm"), np.nan)
+    return table.assign(**{name: table[name].where(~failed, value) for name, value in values.items()})

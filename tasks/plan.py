@@ -58,7 +58,7 @@ class ModelInfo:
     @property
     def class_names(self) -> list[str]:
         """Names of the classes of defects that it tells apart; none where it knows but one."""
-        return self.classes.names if self.classes is not None and self.classes.several else []
+        return [] if self.classes is None else self.classes.told_apart
 
     @property
     def focus_unused(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from defectpipe.settings import MeasurementSettings
+
 
 @dataclass(frozen=True)
 class UncertaintySettings:
@@ -29,8 +31,8 @@ class UncertaintySettings:
 
     rim: float = 0.31
     departure: float = 0.49
-    expert: float = 0.09
-    expert_px: float = 2.6
+    expert: float = MeasurementSettings.expert_scatter
+    expert_px: float = MeasurementSettings.expert_scatter_px
 
 
 def diameter_uncertainty(

@@ -258,7 +258,7 @@ class RunFolder:
             labels=self.labels_of(image) if frame == LABELLED_FRAME else None,
             candidates=others,
             box_convention=self.box_convention,
-            classes=self.classes.names if self.classes.several else (),
+            classes=self.classes.told_apart,
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defectpipe.boxes import convert, ellipse_bounds, shrink
+from defectpipe.boxes import ellipse_bounds, tighten
 from defectpipe.classes import DefectClasses
 from defectpipe.settings import Settings
 from defectpipe.statistics import evaluate
@@ -63,7 +63,7 @@ class HeldOut:
         """Tight boxes of loops of one image, shape (n, 4)."""
         boxes = rows[BOX_COLUMNS].to_numpy(float)
         scale = self.tight_scales.get(self.folds[str(rows["image"].iloc[0])]) if len(rows) else None
-        return convert(boxes, self.box_convention, "tight") if scale is None else shrink(boxes, 1 / scale)
+        return tighten(boxes, self.box_convention, scale)
 
     def kept(self, thresholds: Mapping[int, float]) -> pd.DataFrame:
         """The loops that reach the threshold of their image's fold."""
