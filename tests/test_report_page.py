@@ -34,6 +34,9 @@ from defectpipe.report.report import render_report
 LABELLED = {f"field {i}.tif": circles(i, 12 + i) for i in range(4)}
 ONE_EXPERT = {"anna": {name: table.iloc[i:] for i, (name, table) in enumerate(LABELLED.items())}}
 
+# Columns of a loop's row and their places.
+SHOWN = {"x_px": 1, "y_px": 1, "diameter_nm": 2, "diameter_uncertainty_nm": 2, "diameter_px": 1}
+
 
 def page_of(data: ReportData) -> Html:
     return Html(render_report(data))
@@ -63,7 +66,8 @@ def test_the_headline_and_the_rows_are_those_of_the_tables():
         assert f"{row['recall']:.3f} {row['precision']:.3f} 0.5" in said
     first = data.loops.iloc[0]
     said = page.words("i1-l1")
-    assert said.startswith(f"1 {first['x_px']:.1f} {first['y_px']:.1f} {first['diameter_nm']:.2f}")
+    wanted = (f"{first[name]:.{places}f}" for name, places in SHOWN.items())
+    assert said.startswith(" ".join(("1", *wanted)))
 
 
 def test_every_link_leads_to_its_rows_and_every_number_of_loops_has_one():

@@ -23,13 +23,14 @@ def loop_rows(loops: pd.DataFrame, of_loop: np.ndarray | None, unit: str) -> lis
         Place of the label that each agrees with; negative: none (see `statistics.scoring.partners`). None: not
         labelled.
     unit : str
-        Of the diameters in the histogram.
+        Of the diameters in the histogram, and of their uncertainty.
 
     Returns
     -------
     list of dict
         Texts by column. ``label``: number of the label (from 1), ``none``, or ``–`` where the loop counts neither way.
         ``size``: the diameter to the last bit; empty where it is in no histogram.
+        ``uncertainty``: of the diameter, in `unit`; a dash where there is none, as of ellipses that a person drew.
     """
     return [
         {
@@ -38,6 +39,7 @@ def loop_rows(loops: pd.DataFrame, of_loop: np.ndarray | None, unit: str) -> lis
             "y": text.fixed(values["y_px"], 1),
             "diameter_px": text.fixed(values["diameter_px"], 1),
             "diameter_nm": text.fixed(values["diameter_nm"], 2),
+            "uncertainty": text.fixed(values.get(f"diameter_uncertainty_{unit}"), 2 if unit == "nm" else 1),
             "minor_px": text.fixed(values["minor_px"], 1),
             "angle": text.fixed(values["angle_deg"], 0),
             "cut": "cut" if values["on_edge"] else "",

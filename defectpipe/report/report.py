@@ -21,7 +21,7 @@ from defectpipe.report.classes import class_section
 from defectpipe.report.data import ReportData
 from defectpipe.report.gallery import Findings, Need
 
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 """Raised when the report shows something else of the same results."""
 
 MOST_ROWS = 2000
