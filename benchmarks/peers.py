@@ -8,8 +8,8 @@ of `make bench-fecral`, by the same rules. CPU seconds are of one run, the chain
 image by image in turn. Results: results/peers.json; with `--only` the other rows there stay.
 
 Networks (peer_networks.py, `make train-peers`) look at an image of a fold with the one that never saw it; their least
-score is chosen on all images of the other folds that have one. Where it is not trained for all folds, the chain's
-figures on the same folds stand in its row. Without two folds there is nothing to choose by: its row stays as it is.
+score is chosen on all images of the other folds that have one. The chain's figures on the same folds, its threshold
+chosen the same way, stand in its row. Without two folds there is nothing to choose by: its row stays as it is.
 
 Another detector is another `Peer` (peer.py) in `PEERS`: a function of an image to boxes and scores, and what to choose
 from.
@@ -85,17 +85,22 @@ def main() -> None:
         part = of_images(known, here)
         finder = Finder(peer, model)
         began = time.process_time()
-        chosen[name] = choose(finder, here, part)
+        chosen[name], at_best = choose(finder, here, part)
         middle = time.process_time()
-        loops = pd.concat([_apply(finder, chosen[name][int(i.fold or 0)], i) for i in here], ignore_index=True)
         rows[name] = {
-            **figures(part, loops),
+            **judge(finder, chosen[name], here, part),
             "chosen": chosen[name],
             "cpu_s_of_the_choice": round(middle - began, 1),
         }
         if peer.network is not None:
-            chain = {} if len(here) == len(images) else {"chain_on_these_folds": figures(part, ours)}
-            rows[name] |= {"folds": peer.folds(), "n_images": len(here), **cost(peer.network), **chain}
+            rows[name] |= {
+                "f1_at_the_best_score_for_these_images": at_best,
+                "folds": peer.folds(),
+                "n_images": len(here),
+                "n_families": len({i.group for i in here}),
+                **cost(peer.network),
+                "chain_on_these_folds": chain_likewise(here, part, model),
+            }
         print(name, json.dumps(rows[name]), flush=True)
     timed = timing(peers, chosen, images[:: max(1, len(images) // args.timed)], model)
     rows[f"models/{NAME}"] = figures(known, ours)
@@ -105,6 +110,20 @@ def main() -> None:
             "cpu_over_the_chain": round(seconds / timed[f"models/{NAME}"], 3),
         }
     write_result(rows, images, args.timed)
+
+
+def judge(
+    finder: Finder, chosen: Mapping[int, Mapping[str, Any]], images: list[TrainingImage], known: HeldOut
+) -> dict[str, Any]:
+    """Figures of a detector with what was chosen for each fold."""
+    return figures(known, pd.concat([_apply(finder, chosen[int(i.fold or 0)], i) for i in images], ignore_index=True))
+
+
+def chain_likewise(images: list[TrainingImage], known: HeldOut, model: LoopModel) -> dict[str, Any]:
+    """The chain's figures on some folds, with thresholds chosen as a network's are: on the others of these folds."""
+    finder = KnownLoops(known, model)
+    chosen, at_best = choose(finder, images, known)
+    return judge(finder, chosen, images, known) | {"f1_at_the_best_score_for_these_images": at_best}
 
 
 def can_choose(name: str) -> bool:
@@ -157,8 +176,22 @@ class Finder:
         return found
 
 
-def choose(finder: Finder, images: list[TrainingImage], known: HeldOut) -> dict[int, dict[str, Any]]:
-    """Parameters, factor and least score for the images of each fold, by F1 on images of the other folds."""
+class KnownLoops(Finder):
+    """What the chain's held-out models found, down to a low score."""
+
+    def __init__(self, known: HeldOut, model: LoopModel) -> None:
+        super().__init__(Peer(lambda grey, fold: (np.zeros((0, 4)), np.zeros(0)), [{}], network="chain"), model)
+        self._known = {
+            str(image): (rows[BOX_COLUMNS].to_numpy(float), rows["screening_score"].to_numpy(float))
+            for image, rows in known.loops.groupby("image")
+        }
+
+
+def choose(finder: Finder, images: list[TrainingImage], known: HeldOut) -> tuple[dict[int, dict[str, Any]], float]:
+    """Parameters, factor and least score for the images of each fold, by F1 on images of the other folds.
+
+    The second value is the F1 of what is best for all of these images, their own labels known: no fair figure, a bound.
+    """
     peer = finder.peer
     few, n_scores = (choice_images(images), _N_SCORES) if peer.network is None else (images, _N_SCORES_OF_NETWORKS)
     names = [i.micrograph.image for i in few]
@@ -179,7 +212,8 @@ def choose(finder: Finder, images: list[TrainingImage], known: HeldOut) -> dict[
         n_labels, n_loops, n_true = every[:, folds != fold].sum(1).T
         f1 = 2 * n_true / np.maximum(n_labels + n_loops, 1)
         best[fold] = options[int(f1.argmax())] | {"f1_of_the_choice": round(float(f1.max()), 4)}
-    return best
+    n_labels, n_loops, n_true = every.sum(1).T
+    return best, round(float((2 * n_true / np.maximum(n_labels + n_loops, 1)).max()), 4)
 
 
 def choice_images(images: list[TrainingImage]) -> list[TrainingImage]:

@@ -146,11 +146,13 @@ def test_a_fold_has_no_say_in_its_own_score(modules):
 
     images = [SimpleNamespace(micrograph=SimpleNamespace(image=name), fold=fold) for name, fold in known.folds.items()]
     finder = Finder(modules.peer.Peer(lambda grey, fold: None, [{}], network="centre"), None)
-    chosen = modules.benchmark.choose(finder, images, known)
+    chosen, at_best = modules.benchmark.choose(finder, images, known)
     assert chosen[0]["f1_of_the_choice"] == chosen[1]["f1_of_the_choice"] == 1
     assert 0.2 < chosen[0]["least_score"] <= 0.3
     assert 0.5 < chosen[1]["least_score"] <= 0.9
     assert asked == ["a", "b"]
+    # One score for both: all is found, and the false ones of one of them with it.
+    assert at_best == pytest.approx(2 * 12 / (12 + 18), abs=1e-4)
     assert list(modules.benchmark.of_images(known, images[1:]).shapes) == ["b"]
 
 
