@@ -48,7 +48,7 @@ def test_boxes_of_crops_stay_with_what_they_bound(modules):
     box = np.array([[200.0, 120.0, 230.0, 150.0]])
     picture = 50 * np.exp(-((x - 215.0) ** 2 + (y - 135.0) ** 2) / 30).astype(np.float32)
     crops = modules.networks.random_crops([modules.networks.Sample(picture, box, 1.0)], 160, np.random.default_rng(2))
-    for _ in range(60):
+    for _ in range(150):
         crop, [[x0, y0, x1, y1]] = next(crops)
         assert crop.shape == (160, 160)
         assert crop.dtype == np.float32
