@@ -308,10 +308,11 @@ def timing(
 def write_result(rows: Mapping[str, Any], images: list[TrainingImage], n_timed: int) -> None:
     """Write and print; rows of peers that did not run stay as they were."""
     before = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else {}
-    merged = before | dict(rows)
+    said = provenance("make bench-peers", "scikit-image", "trackpy", threads="one thread")
+    merged = before | {name: {"date": said["date"], **row} for name, row in rows.items()}
     write_json(
         {
-            **provenance("make bench-peers", "scikit-image", "trackpy", threads="one thread"),
+            **said,
             "n_images": len(images),
             "choice": {
                 "images": [i.micrograph.image for i in choice_images(images)],
