@@ -167,3 +167,25 @@ def test_without_networks_the_other_peers_run(modules, capsys: pytest.CaptureFix
         (place / "training.json").write_text('{"cpu_minutes": 1.5}')
         assert modules.benchmark.can_choose("centre detector") == (fold == 4)
     assert modules.benchmark.PEERS["centre detector"].folds() == (0, 4)
+
+
+@pytest.mark.slow
+def test_centre_detector_trains_and_is_found_again(modules, monkeypatch: pytest.MonkeyPatch):
+    """A training of two steps: its network, its record, and boxes from tiles of an image that is not square."""
+    for name, value in (("N_STEPS", 2), ("BATCH_SIZE", 1), ("CROP_PX", 96), ("TILE_PX", 256)):
+        monkeypatch.setattr(modules.centre, name, value)
+    # Threads are set once in a process, and other tests have been here.
+    monkeypatch.setattr(modules.centre, "use_threads", lambda n: None)
+    rng = np.random.default_rng(0)
+    boxes = separate_boxes(rng, (200, 300), 3)
+    sample = modules.networks.Sample(rng.normal(0, 0.3, (200, 300)).astype(np.float32), boxes, 1.0)
+    place = modules.networks.folder_of("centre", 1)
+    place.mkdir(parents=True)
+    record = modules.centre.train([sample], place, 0)
+    assert record["parameters"] == 712_629
+    assert sorted(path.name for path in place.iterdir()) == ["network.onnx"]
+    monkeypatch.setattr(modules.centre, "_LEAST_SCORE", 0.0)
+    found, scores = modules.centre.find(rng.integers(0, 255, (200, 300)).astype(np.uint8), 1)
+    assert len(found) == len(scores) > 0
+    assert np.isfinite(found).all()
+    assert (found[:, 2:] > found[:, :2]).all()
