@@ -47,7 +47,7 @@ from defectpipe.settings import Settings
 from defectpipe.statistics import evaluate
 from defectpipe.statistics.scoring import BOX_COLUMNS, NOT_COUNTED, Objects, partners
 from defectpipe.training import TrainingImage
-from defectpipe.training.figures import LABELS, HeldOut, choose_thresholds
+from defectpipe.training.figures import CANDIDATE_BUDGETS, LABELS, HeldOut, cascade_recall, choose_thresholds
 
 RESULT = RESULTS / "peers.json"
 CHOICE_IMAGES_A_FOLD = 4
@@ -95,6 +95,7 @@ def main() -> None:
         if peer.network is not None:
             rows[name] |= {
                 "f1_at_the_best_score_for_these_images": at_best,
+                "as_candidates": as_candidates(finder, here, part),
                 "folds": peer.folds(),
                 "n_images": len(here),
                 "n_families": len({i.group for i in here}),
@@ -123,7 +124,21 @@ def chain_likewise(images: list[TrainingImage], known: HeldOut, model: LoopModel
     """The chain's figures on some folds, with thresholds chosen as a network's are: on the others of these folds."""
     finder = KnownLoops(known, model)
     chosen, at_best = choose(finder, images, known)
-    return judge(finder, chosen, images, known) | {"f1_at_the_best_score_for_these_images": at_best}
+    return judge(finder, chosen, images, known) | {
+        "f1_at_the_best_score_for_these_images": at_best,
+        "as_candidates": [cascade_recall(known, budget) for budget in CANDIDATE_BUDGETS],
+    }
+
+
+def as_candidates(finder: Finder, images: list[TrainingImage], known: HeldOut) -> list[dict[str, float]]:
+    """Recall of what a network finds with any score at the cascade's numbers of candidates an image."""
+    tables = []
+    for image in images:
+        boxes, scores = finder(image, {})
+        table = pd.DataFrame(boxes, columns=BOX_COLUMNS)
+        tables.append(table.assign(image=image.micrograph.image, detection_score=scores))
+    found = replace(known, candidates=pd.concat(tables, ignore_index=True))
+    return [cascade_recall(found, budget) for budget in CANDIDATE_BUDGETS]
 
 
 def can_choose(name: str) -> bool:
@@ -141,7 +156,8 @@ def of_images(known: HeldOut, images: list[TrainingImage]) -> HeldOut:
     """The part of what is known that concerns these images."""
     names = {i.micrograph.image for i in images}
     shapes, folds = ({n: v for n, v in part.items() if n in names} for part in (known.shapes, known.folds))
-    return replace(known, shapes=shapes, folds=folds, loops=known.loops[known.loops["image"].isin(names)])
+    loops, candidates = (table[table["image"].isin(names)] for table in (known.loops, known.candidates))
+    return replace(known, shapes=shapes, folds=folds, loops=loops, candidates=candidates)
 
 
 def cost(network: str) -> dict[str, Any]:

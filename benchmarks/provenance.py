@@ -32,7 +32,8 @@ def provenance(target: str, *more: str, packages: Iterable[str] = _PACKAGES, thr
     """
     given = shlex.join(sys.argv[1:])
     if given:
-        target = f"{target} ARGS={shlex.quote(given)}" if target.startswith("make ") else f"{target} {given}"
+        arguments = shlex.quote(given) if '"' in given else f'"{given}"'
+        target = f"{target} ARGS={arguments}" if target.startswith("make ") else f"{target} {given}"
     return {
         "command": target,
         "date": datetime.date.today().isoformat(),

@@ -118,14 +118,15 @@ def test_instances_are_ellipses_in_their_boxes(modules):
 
 
 def labelled(folds: dict[str, int], boxes: np.ndarray) -> HeldOut:
-    table = pd.DataFrame(boxes, columns=BOX_COLUMNS).reindex(columns=LABEL_COLUMNS)
+    x_px, y_px = ((boxes[:, :2] + boxes[:, 2:]) / 2).T
+    table = pd.DataFrame(boxes, columns=BOX_COLUMNS).assign(x_px=x_px, y_px=y_px).reindex(columns=LABEL_COLUMNS)
     return HeldOut(
         shapes=dict.fromkeys(folds, (400, 600)),
         labels=dict.fromkeys(folds, table),
         groups={image: image for image in folds},
         folds=folds,
         loops=pd.DataFrame({"image": list(folds)}),
-        candidates=pd.DataFrame(),
+        candidates=pd.DataFrame({"image": list(folds)}),
         box_convention="padded",
     )
 
@@ -154,6 +155,9 @@ def test_a_fold_has_no_say_in_its_own_score(modules):
     # One score for both: all is found, and the false ones of one of them with it.
     assert at_best == pytest.approx(2 * 12 / (12 + 18), abs=1e-4)
     assert list(modules.benchmark.of_images(known, images[1:]).shapes) == ["b"]
+    few, many = modules.benchmark.as_candidates(finder, images, known)
+    assert few["candidates_per_image"] == many["candidates_per_image"] == 12
+    assert many["recall_20px"] == 1
 
 
 def test_without_networks_the_other_peers_run(modules, capsys: pytest.CaptureFixture[str]):
