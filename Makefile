@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-errors bench-peers bench-catalogue bench-diameters bench-classes train-fecral train-316l remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-data bench-errors train-peers bench-peers bench-catalogue bench-catalogue-speed bench-catalogue-likeness bench-focus-loop bench-focus-real bench-diameters bench-classes train-fecral train-316l remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -47,12 +47,25 @@ requirements:
 clean:
 	rm -rf $(VENV) demo demo-defects .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
-## every benchmark that needs no data, in full: about an hour and a half
-bench: bench-fuzz bench-kill bench-many bench-large
+## every benchmark that needs no data, with the trainings that it needs: many hours of one core, most of them of the last two groups
+bench: bench-simulation bench-classes bench-catalogue-speed bench-fuzz bench-kill bench-many bench-large \
+	bench-focus-loop focus-freeze focus-benchmark \
+	recognition-data recognition-freeze train-recognition bench-recognition
 
-## building and searching a catalogue of synthetic tables: ARGS="100000 1000000"; its likeness needs the FeCrAl set
-bench-catalogue: setup
+## every benchmark that needs the real sets (DEFECTPIPE_DATA): figures of the models as they ship, rivals trained first; TRAIN=yes trains these models, too, before all else; CASCADE=file.xml adds bench-speed. ARGS go to the single targets, not here
+bench-data: $(if $(TRAIN),train-fecral train-316l) bench-fecral bench-errors bench-predicted-f1 bench-diameters \
+	bench-focus-gate bench-focus-cost bench-focus-real bench-realism bench-catalogue-likeness $(if $(CASCADE),bench-speed) \
+	train-peers bench-peers bench-simulated-training
+
+## a catalogue built and searched, and how often the images most like one are of its kind
+bench-catalogue: bench-catalogue-speed bench-catalogue-likeness
+
+## building and searching a catalogue of synthetic tables: ARGS="100000 1000000"
+bench-catalogue-speed: setup
 	$(BIN)/python benchmarks/catalogue_speed.py $(ARGS)
+
+## the five images most like one: simulated images, and the FeCrAl set, which it needs
+bench-catalogue-likeness: setup
 	$(BIN)/python benchmarks/catalogue_likeness.py
 
 ## kill the demonstration's run at random moments and start it again: the same bytes, nothing done twice
@@ -97,7 +110,11 @@ bench-fecral: setup
 bench-errors: setup
 	$(BIN)/python benchmarks/error_analysis.py $(ARGS)
 
-## blob detectors of scikit-image and trackpy by the same rules; trackpy is the extra `benchmarks`: ARGS="--only NAME"
+## rival networks trained without each fold, into PEERS_CACHE: about 11 CPU minutes a fold; what is there is kept: ARGS="centre --folds 0 4"
+train-peers: setup
+	$(BIN)/python benchmarks/peer_networks.py $(ARGS)
+
+## blob detectors of scikit-image and trackpy (the extra `benchmarks`), and what train-peers has trained, by the same rules: ARGS="--only NAME"
 bench-peers: setup
 	$(BIN)/python benchmarks/peers.py $(ARGS)
 
@@ -144,6 +161,14 @@ bench-focus-gate: setup
 ## CPU time of the focus stage beside that of the others, in a run on real fields
 bench-focus-cost: setup
 	$(BIN)/python benchmarks/focus_cost.py $(ARGS)
+
+## frames until the best focus, by the score and by a golden section
+bench-focus-loop: setup
+	$(BIN)/python benchmarks/focus_loop.py $(ARGS)
+
+## the focus score on real images: needs sem-defocus/, sem-textures/ and the FeCrAl set
+bench-focus-real: setup
+	$(BIN)/python benchmarks/focus_real.py $(ARGS)
 
 ## focus networks and classical measures on simulated SEM images: tables 1 and 2, figure 2; trains what is not there yet. IMAGES=4000: only so many for training; SHIP=spectral: becomes models/focus
 focus-benchmark: setup

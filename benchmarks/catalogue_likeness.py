@@ -13,6 +13,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 from fecral_data import RESULTS, ROOT, training_images
+from provenance import provenance
 
 from defectpipe.catalogue.descriptor import DESCRIPTOR, raw_numbers
 from defectpipe.io.tables import write_json
@@ -127,6 +128,6 @@ if __name__ == "__main__":
     if "--fit" in sys.argv:
         fit()
     else:
-        found = evaluate()
+        found = provenance("make bench-catalogue-likeness", threads="one thread") | evaluate()
         write_json(found, RESULTS / "catalogue-likeness.json")
         print(found)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -16,12 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fecral_data import RESULTS
+from provenance import provenance
 
 from defectpipe.catalogue import DESCRIPTOR, Catalogue, index_folders
 from defectpipe.io.tables import images_table, loops_table, write_json
@@ -182,8 +181,8 @@ if __name__ == "__main__":
     sizes = [int(argument) for argument in sys.argv[1:]] or [100_000]
     place = RESULTS / "catalogue-speed.json"
     found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
-    found |= {"tables": "synthetic", "duckdb": duckdb.__version__, "python": platform.python_version()}
+    found |= provenance("make bench-catalogue-speed", "duckdb", "pyarrow") | {"tables": "synthetic"}
     for n in sizes:
-        found[f"{n} images"] = measure(n)
+        found[f"{n} images"] = measure(n) | {"date": found["date"]}
         print(json.dumps(found[f"{n} images"], indent=2))
         write_json(found, place)

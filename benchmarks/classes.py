@@ -7,8 +7,6 @@ from labels of several classes to figures of each holds, not how well it does on
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import resource
 import tempfile
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 from fecral_data import RESULTS
+from provenance import provenance
 
 from defectpipe.detection.training import CascadeRecipe
 from defectpipe.io.tables import read_parquet, write_json
@@ -30,7 +29,6 @@ from defectpipe.training import TrainingImage, TrainingRecipe
 from defectpipe.training.figures import HeldOut
 from defectpipe.training.part import CANDIDATES, LOOPS, train_part
 from defectpipe.training.threshold import balanced_threshold
-from defectpipe.training.versions import versions
 from defectpipe.training.workspace import PartJob, store_images
 
 PRESET = "mixed"
@@ -113,14 +111,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = judge(train(images, parts, Path(folder)))
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    result = {
+    result = provenance("make bench-classes", "tensorflow", threads="one thread") | {
         "preset": PRESET,
         "seed": SEED,
         "n_images": {"training": given.n_train, "threshold": given.n_choose, "test": given.n_test},
         **found,
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
-        "versions": versions(("defectpipe", "numpy", "tensorflow", "onnxruntime", "opencv-python-headless")),
     }
     write_json(result, RESULTS / "classes.json")
     for name, of in found["classes"]["by_class"].items():

@@ -15,6 +15,7 @@ from diameter_rivals import BOX, RIVALS
 from diameter_sets import Images, labelled_twice, real, rings, simulated
 from fecral_data import RESULTS, training_images
 from fecral_figures import held_out as read_held_out
+from provenance import provenance
 from scipy.optimize import minimize
 
 from defectpipe.boxes import ellipse_bounds
@@ -306,7 +307,7 @@ def main() -> None:
     out["mean_and_std"] = decomposition(table, rows, labels)
     print("mean and std:", out["mean_and_std"])
     RESULTS.mkdir(exist_ok=True)
-    write_json(out, place)
+    write_json(provenance("make bench-diameters", "scikit-image") | out, place)
 
 
 def _print(title: str, result: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ from error_pictures import draw_sheets
 from error_repeats import repeats
 from fecral_data import NAME, RESULTS, training_images
 from fecral_figures import held_out
+from provenance import provenance
 
 from defectpipe.io.tables import write_json
 from defectpipe.settings import Settings
@@ -61,7 +62,11 @@ def main() -> None:
     images = training_images()
     known = held_out(images)
     labels, loops = classified(known, images)
-    found = analysis(known, labels, loops) | {"overlapping_fields": repeats(images, labels, loops)}
+    found = (
+        provenance("make bench-errors")
+        | analysis(known, labels, loops)
+        | {"overlapping_fields": repeats(images, labels, loops)}
+    )
     write_json(found, RESULTS / "fecral-errors.json")
     print_tables(found)
     if args.pictures:
@@ -76,7 +81,6 @@ def analysis(known: HeldOut, labels: pd.DataFrame, loops: pd.DataFrame) -> dict[
     n_labels, n_loops, n_true = counts_of(labels, loops)
     kept = known.kept(choose_thresholds(known)[1])
     return {
-        "command": "make bench-errors",
         "model": NAME,
         "n_labels": n_labels,
         "n_loops": n_loops,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from fecral_data import MODELS, NAME, RESULTS, training_images
+from provenance import provenance
 
 from defectpipe.io.tables import read_parquet, write_json
 from defectpipe.training import TrainingImage
@@ -46,7 +47,7 @@ def rows(figures: dict) -> list[tuple[str, float, float, float]]:
 if __name__ == "__main__":
     result = held_out_figures(held_out())
     RESULTS.mkdir(exist_ok=True)
-    write_json(result, RESULTS / "fecral-figures.json")
+    write_json(provenance("make bench-fecral") | result, RESULTS / "fecral-figures.json")
     for name, value, floor, goal in rows(result):
         print(f"{name:55s} {value:.3f}   asked {floor}, worth reaching {goal}")
     before = result["chain_without_box_correction"]["iou_0.4"]["f1"]

@@ -9,10 +9,7 @@ centre crops of the frozen test set against the true score, unless it says exper
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
-import platform
 import time
 from pathlib import Path
 
@@ -21,6 +18,7 @@ import focus_freeze
 import focus_sets
 import numpy as np
 from focus_train import ENTRIES, HELD_SHARE, LARGE, SPLIT_SEED
+from provenance import provenance
 
 from defectpipe.focus.calibration import by_magnification, calibrate_bands, calibrate_measure
 from defectpipe.focus.measures import MEASURES, octave_spectrum
@@ -201,10 +199,8 @@ def main() -> None:
     shipped = arguments.ship or next((name for name, sha256 in networks.items() if sha256 == known), None)
     candidates = [name for name in held if ENTRIES[name].n_images is None]
     results = {
+        **provenance("make focus-benchmark", "keras", "tensorflow", threads="one thread"),
         "command": _command(n_images),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, one thread of two cores shared with other work",
-        "versions": {p: importlib.metadata.version(p) for p in ("numpy", "keras", "tensorflow", "onnxruntime")},
         "test_set": {k: frozen[k] for k in ("preset", "seed", "n", "pixels_sha256")},
         "expert_rmse": rmse(test.expert, test.score),
         "mean_score_rmse": round(float(test.score.std()), 4),

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
-import platform
 import shutil
 import tempfile
 import time
@@ -22,6 +20,7 @@ from pathlib import Path
 import cv2
 import luigi
 from fecral_data import MODELS, NAME, RESULTS, data_folder
+from provenance import provenance
 
 import tasks.stages
 from defectpipe.io.tables import write_json
@@ -55,10 +54,8 @@ def main() -> None:
         whole = time.process_time() - began
     used = {stage: sum(values[1:]) for stage, values in spent.items() if stage in (*STAGES, FOCUS)}
     chain = sum(used[stage] for stage in STAGES)
-    found = {
-        "command": f"python benchmarks/focus_cost.py --every {every}",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, one thread",
+    found = provenance("make bench-focus-cost", threads="one thread") | {
+        "every": every,
         "n_images": n_images,
         "megapixels": round(megapixels, 2),
         "cpu_s_per_image": {stage: round(value / (n_images - 1), 4) for stage, value in used.items()},

@@ -15,9 +15,7 @@ Nothing is chosen by these figures. Results: results/focus-gate.json; with ``--w
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from fecral_data import MODELS, NAME, RESULTS, training_images
+from provenance import provenance
 
 from defectpipe.focus.gate import FocusGate
 from defectpipe.focus.model import FocusModel
@@ -90,9 +89,7 @@ def measure(model: LoopModel, focus: FocusModel) -> dict[str, Any]:
     middle = time.process_time()
     as_they_are = judged_fields(((i.group, i.micrograph) for i in training_images()), focus, gate)
     return {
-        "command": "make bench-focus-gate",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, one thread",
+        **provenance("make bench-focus-gate", threads="one thread"),
         **made_from(model, focus),
         "cpu_s": {"simulated": round(middle - start, 1), "as_they_are": round(time.process_time() - middle, 1)},
         "simulated": simulated,

@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from fecral_data import MODELS, RESULTS
+from provenance import provenance
 from scipy.stats import spearmanr
 
 from defectpipe.focus.assessment import assess_focus
@@ -50,7 +50,8 @@ def main() -> None:
     parser.add_argument("--loop-model", type=Path, default=MODELS / "focus-stem")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    found: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "n_samples": arguments.n}
+    said = provenance("make bench-focus-loop", threads="one thread")
+    found: dict[str, Any] = said | {"n_samples": arguments.n}
     kinds: dict[str, tuple[Path, Callable[[int], tuple[Frame, float]]]] = {
         "sem": (arguments.model, sem_sample),
         "stem": (arguments.loop_model, stem_sample),

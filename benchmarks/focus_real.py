@@ -16,14 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from fecral_data import MODELS, RESULTS, ROOT, training_images
+from provenance import provenance
 from scipy.stats import spearmanr
 
 from defectpipe.focus.assessment import assess_focus
@@ -54,11 +53,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     place = RESULTS / "focus_real.json"
     found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
-    found |= {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, one thread",
-        "sigmas_px": SIGMAS_PX,
-    }
+    found |= provenance("make bench-focus-real", threads="one thread") | {"sigmas_px": SIGMAS_PX}
     models: dict[str, tuple[FocusModel, float | None]] = {}
     if (arguments.model / "card.json").is_file():
         sem = FocusModel.load(arguments.model)

@@ -8,14 +8,13 @@ of them. Writes ``results/focus-speed.json``.
 
 from __future__ import annotations
 
-import datetime
-import platform
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from provenance import provenance
 
 from defectpipe.focus.backbones import BACKBONES, find_backbone
 from defectpipe.focus.scorer import FocusScorer
@@ -55,10 +54,7 @@ def main(names: list[str]) -> None:
                 rows[SLOWEST]["ms_per_image"] / rows[name]["ms_per_image"], 1
             )
         print(name, rows[name])
-    found = {
-        "command": " ".join(["python benchmarks/focus_speed.py", *sys.argv[1:]]),
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, one thread",
+    found = provenance("python benchmarks/focus_speed.py", threads="one thread") | {
         "patch_px": PATCH_SHAPE,
         "n_images": N_ROUNDS,
         "backbones": rows,

@@ -1,7 +1,7 @@
 """Damage files of every format by the thousand and read them: no crash, no hang, no foreign error, bounded memory.
 
-``python benchmarks/fuzz_readers.py [N [SEED]]``, by default 10,000 files. Findings are kept in
-``benchmarks/results/findings`` (ignored by git), and the exit status is 1 if there is one.
+``python benchmarks/fuzz_readers.py [N [SEED]]``, by default 10,000 files. Counts go to ``results/fuzz-readers.json``.
+Findings are kept in ``benchmarks/results/findings`` (ignored by git), and the exit status is 1 if there is one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from fuzz_corpus import corpus  # noqa: E402
 from fuzzing import LIMIT_S, MEMORY_BYTES, Finding, fuzz  # noqa: E402
+from provenance import provenance  # noqa: E402
 
-FINDINGS = ROOT / "benchmarks" / "results" / "findings"
+from defectpipe.io.tables import write_json  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+FINDINGS = RESULTS / "findings"
 
 
 def main() -> int:
@@ -41,8 +45,25 @@ def main() -> int:
             print(f"{outcome.what}: {one.name}: {(outcome.detail.splitlines() or [''])[-1][:200]}", flush=True)
     for kind, count in sorted(counts.items()):
         print(f"{kind:9} " + ", ".join(f"{what} {count[what]}" for what in sorted(count)))
+    taken = time.monotonic() - began
+    write_json(
+        provenance("make bench-fuzz", "tifffile", "pillow", "rosettasciio", "imagecodecs", "h5py")
+        | {
+            "n_files": n,
+            "n_sound_files": len(seeds),
+            "real_files_among_them": (data / "formats").is_dir(),
+            "seed": seed,
+            "findings": findings,
+            "seconds": round(taken, 1),
+            "slowest_s": round(slowest, 2),
+            "limit_s": LIMIT_S,
+            "limit_mib": MEMORY_BYTES >> 20,
+            "outcomes": {kind: dict(sorted(count.items())) for kind, count in sorted(counts.items())},
+        },
+        RESULTS / "fuzz-readers.json",
+    )
     print(
-        f"{n} files from {len(seeds)} sound ones, seed {seed}: {findings} findings, {time.monotonic() - began:.0f} s; "
+        f"{n} files from {len(seeds)} sound ones, seed {seed}: {findings} findings, {taken:.0f} s; "
         f"slowest {slowest:.1f} s (limit {LIMIT_S:g} s, start of the child included), memory below "
         f"{MEMORY_BYTES >> 20} MiB over the program's own"
     )

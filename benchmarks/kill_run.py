@@ -3,7 +3,7 @@
 Usage: kill_run.py [NUMBER_OF_KILLS] [SEED]   (default: 20 19)
 
 Every run after a kill must end with the same bytes as an undisturbed one, compute nothing again that was finished, and
-leave no leftovers. Exit status 1 if one does not.
+leave no leftovers. Exit status 1 if one does not. Results: results/kill-run.json.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from crash_helpers import finished, outcome  # noqa: E402
+from provenance import provenance  # noqa: E402
+
+from defectpipe.io.tables import write_json  # noqa: E402
 
 # Before this share of the time, programs are loaded and nothing is written.
 START_SHARE = 0.3
@@ -45,7 +48,7 @@ def start(place: Path) -> subprocess.Popen[bytes]:
 def main(n_kills: int, seed: int) -> int:
     """Run undisturbed, then kill and resume `n_kills` times; print a line each."""
     draw = random.Random(seed)
-    n_wrong = 0
+    n_wrong, kills = 0, []
     with tempfile.TemporaryDirectory() as folder:
         place, output = Path(folder), Path(folder) / "demo-defects"
         # Once to simulate the images, once for the time that their analysis takes.
@@ -72,6 +75,15 @@ def main(n_kills: int, seed: int) -> int:
             left = outcome(output)
             different = sorted(name for name in {*left, *undisturbed} if left.get(name) != undisturbed.get(name))
             n_wrong += bool(again or different)
+            kills.append(
+                {
+                    "at_s": round(moment, 2),
+                    "killed": killed,
+                    "finished_by_then": len(kept),
+                    "computed_again": again,
+                    "different": different,
+                }
+            )
             by_stage = Counter(
                 path.relative_to(output / ".defectpipe").parts[0] for path in kept if path.suffix == ".json"
             )
@@ -81,6 +93,9 @@ def main(n_kills: int, seed: int) -> int:
                 f"computed again: {again}; different: {json.dumps(different)}",
                 flush=True,
             )
+    said = provenance("make bench-kill", "luigi", "pandas", "pyarrow")
+    found = {"seed": seed, "undisturbed_s": round(seconds, 1), "results": len(all_results), "wrong": n_wrong}
+    write_json(said | found | {"kills": kills}, ROOT / "benchmarks" / "results" / "kill-run.json")
     print(f"{n_kills - n_wrong} of {n_kills} runs went on to the same bytes with nothing done twice")
     return 1 if n_wrong else 0
 

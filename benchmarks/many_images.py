@@ -4,7 +4,7 @@ Usage: many_images.py [NUMBER_OF_IMAGES ...]   (default: 1000 10000)
 
 The images are parts of simulated fields, each with a few loops and turned or mirrored its own way. Tables and
 lists of files grow with their number, by a few kilobytes an image; pixels must not. (Below 1,000 images the bootstrap's
-chunks grow too, to 32 MB.)
+chunks grow too, to 32 MB.) Results: results/many-images.json; other numbers of images there stay.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from provenance import provenance
 
+from defectpipe.io.tables import write_json
 from defectpipe.simulation.loops.fields import simulate_field
 from defectpipe.simulation.loops.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "many-images.json"
 SIDE_PX = (192, 256)
 N_FIELDS = 4
 SAMPLE_SECONDS = 0.2
@@ -101,6 +104,7 @@ def main(numbers: list[int]) -> None:
     luigi = str(Path(sys.executable).with_name("luigi"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for n in numbers:
+        runs = {}
         with tempfile.TemporaryDirectory() as place:
             write_images(Path(place) / "in", n)
             given = [luigi, "--module", "defectpipe", "RunAll", "--input-dir", str(Path(place) / "in")]
@@ -109,6 +113,17 @@ def main(numbers: list[int]) -> None:
                 pooled = json.loads((Path(place) / "in-defects" / "summary.json").read_text())["pooled"]
                 report_mb = (Path(place) / "in-defects" / "report.html").stat().st_size / 1e6
                 print(f"{what:10s} {found}; {pooled['n_loops']} loops, report {report_mb:.1f} MB", flush=True)
+                runs[what] = {
+                    "parent_mib": round(found.parent_mib),
+                    "largest_worker_mib": round(found.worker_mib),
+                    "seconds": round(found.seconds, 1),
+                    "status": found.status,
+                    "n_loops": pooled["n_loops"],
+                    "report_mb": round(report_mb, 2),
+                }
+        said = provenance("make bench-many", "luigi", "pandas", "pyarrow")
+        before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+        write_json(before | said | {f"{n} images": {"date": said["date"], **runs}}, RESULT)
 
 
 if __name__ == "__main__":

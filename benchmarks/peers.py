@@ -1,4 +1,4 @@
-"""Blob detectors that a user would install, as loop detectors on the FeCrAl set, beside models/fecral-loops.
+"""Detectors that a user would install or train, as loop detectors on the FeCrAl set, beside models/fecral-loops.
 
     python benchmarks/peers.py [--only NAME ...] [--timed 8]
 
@@ -7,22 +7,24 @@ with the parameters that are best (F1, one-to-one at IoU 0.4) on some images of 
 of `make bench-fecral`, by the same rules. CPU seconds are of one run, the chain of models/fecral-loops among them,
 image by image in turn. Results: results/peers.json; with `--only` the other rows there stay.
 
-Another detector is another `Peer` in `PEERS`: a function of an image to boxes and scores, and what to choose from.
+Networks (peer_networks.py, `make train-peers`) look at an image of a fold with the one that never saw it; their least
+score is chosen on all images of the other folds that have one. The chain's figures on the same folds, its threshold
+chosen the same way, stand in its row. Without two folds there is nothing to choose by: its row stays as it is.
+
+Another detector is another `Peer` (peer.py) in `PEERS`: a function of an image to boxes and scores, and what to choose
+from.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -31,10 +33,13 @@ import numpy as np
 import pandas as pd
 from fecral_data import MODELS, NAME, RESULTS, training_images
 from fecral_figures import held_out
-from skimage.feature import blob_dog, blob_doh, blob_log
+from peer import Found, Peer
+from peer_blobs import BLOBS
+from peer_networks import MODULES, records
+from provenance import provenance
 
 from defectpipe.analysis import detect_candidates, measure_loops, screen_candidates, working_image
-from defectpipe.boxes import touches_border
+from defectpipe.boxes import convert, touches_border
 from defectpipe.io.tables import write_json
 from defectpipe.model import LoopModel
 from defectpipe.resolution import from_working
@@ -42,122 +47,23 @@ from defectpipe.settings import Settings
 from defectpipe.statistics import evaluate
 from defectpipe.statistics.scoring import BOX_COLUMNS, NOT_COUNTED, Objects, partners
 from defectpipe.training import TrainingImage
-from defectpipe.training.figures import LABELS, HeldOut, choose_thresholds
-
-Found = tuple[np.ndarray, np.ndarray]
-"""Square or other boxes (n, 4) in px of the working image, padded as the labels are, and scores (n,)."""
+from defectpipe.training.figures import CANDIDATE_BUDGETS, LABELS, HeldOut, cascade_recall, choose_thresholds
 
 RESULT = RESULTS / "peers.json"
 CHOICE_IMAGES_A_FOLD = 4
-REDUCTION = 4
-# Of the reduced image, in its px.
-_BACKGROUND_PX = 16.0
-_SIDES = np.arange(1.5, 5.01, 0.5)
-_N_SCORES = 6
+_N_SCORES, _N_SCORES_OF_NETWORKS = 6, 40
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A detector, and what is chosen for it on the other folds.
-
-    Parameters
-    ----------
-    find : callable
-        ``find(grey, fold, **parameters)``: `Found` in the working image (uint8: what the model of this project sees,
-        reduced to its pixel size) of an image in this fold; a network takes there the weights that never saw the fold.
-        Scores all equal: nothing is chosen by them.
-    parameters : list of dict
-        What `find` may be called with.
-    sides : array_like
-        Factors for the sides of the boxes.
-    """
-
-    find: Callable[..., Found]
-    parameters: list[dict[str, Any]]
-    sides: Any = (1.0,)
+def network_boxes(module: str, grey: np.ndarray, fold: int) -> Found:
+    """What the network found that never saw this fold."""
+    return import_module(module).find(grey, fold)
 
 
-def flattened(grey: np.ndarray, polarity: str) -> np.ndarray:
-    """The image reduced by `REDUCTION`, its background taken off, in standard deviations; loops bright."""
-    small = cv2.resize(grey, None, fx=1 / REDUCTION, fy=1 / REDUCTION, interpolation=cv2.INTER_AREA).astype(np.float32)
-    small -= cv2.GaussianBlur(small, (0, 0), _BACKGROUND_PX)
-    return small / max(float(small.std()), 1e-6) * (-1 if polarity == "dark" else 1)
-
-
-def skimage_blobs(
-    detector: Callable[..., np.ndarray], grey: np.ndarray, fold: int, *, polarity: str, **parameters: Any
-) -> Found:
-    """Boxes of side sigma around the blobs; scikit-image gives no scores."""
-    del fold
-    blobs = detector(flattened(grey, polarity), **parameters)
-    return _squares(blobs[:, 1], blobs[:, 0], blobs[:, 2]), np.ones(len(blobs))
-
-
-def trackpy_features(grey: np.ndarray, fold: int, *, polarity: str, **parameters: Any) -> Found:
-    """Boxes of side "size" (radius of gyration) around the features; their score is their mass."""
-    import trackpy
-
-    del fold
-    trackpy.quiet()
-    # It works on integers.
-    picture = np.clip(np.rint(128 + 32 * flattened(grey, polarity)), 0, 255).astype(np.uint8)
-    features = trackpy.locate(picture, **parameters)
-    columns = (features[name].to_numpy(float) for name in ("x", "y", "size"))
-    return _squares(*columns), features["mass"].to_numpy(float)
-
-
-def _squares(x: np.ndarray, y: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Boxes in px of the working image from centres and sides in those of the reduced one."""
-    x, y = ((v + 0.5) * REDUCTION - 0.5 for v in (x, y))
-    half = REDUCTION * side / 2
-    return np.stack([x - half, y - half, x + half, y + half], 1)
-
-
-def _grid(**choices: list[Any]) -> list[dict[str, Any]]:
-    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
-
-
-_POLARITIES = ["dark", "bright"]
 PEERS: dict[str, Peer] = {
-    "scikit-image blob_log": Peer(
-        partial(skimage_blobs, blob_log),
-        _grid(
-            polarity=_POLARITIES,
-            min_sigma=[2.0, 3.5, 5.0],
-            max_sigma=[9.0],
-            num_sigma=[8],
-            log_scale=[True],
-            threshold=[0.8, 1.2, 1.8],
-        ),
-        _SIDES,
-    ),
-    "scikit-image blob_dog": Peer(
-        partial(skimage_blobs, blob_dog),
-        _grid(
-            polarity=_POLARITIES,
-            min_sigma=[2.0, 3.5, 5.0],
-            max_sigma=[9.0],
-            threshold=[0.35, 0.6, 0.9, 1.3],
-        ),
-        _SIDES,
-    ),
-    "scikit-image blob_doh": Peer(
-        # The determinant does not tell dark from bright.
-        partial(skimage_blobs, blob_doh),
-        _grid(
-            polarity=["dark"],
-            min_sigma=[3.5, 5.0, 7.0],
-            max_sigma=[12.0],
-            num_sigma=[8],
-            log_scale=[True],
-            threshold=[0.1, 0.2, 0.4],
-        ),
-        _SIDES / 2,
-    ),
-    "trackpy locate": Peer(
-        trackpy_features,
-        _grid(polarity=_POLARITIES, diameter=[11, 15, 21], percentile=[64]),
-        _SIDES + 0.5,
+    **BLOBS,
+    "centre detector": Peer(partial(network_boxes, MODULES["centre"]), [{}], convention="tight", network="centre"),
+    "StarDist": Peer(
+        partial(network_boxes, MODULES["stardist"]), [{}], convention="tight", network="stardist", needs="stardist"
     ),
 }
 
@@ -168,25 +74,35 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(PEERS), default=list(PEERS), help="these alone")
     parser.add_argument("--timed", type=int, default=8, help="images on which CPU seconds are measured")
     args = parser.parse_args()
-    if "trackpy locate" in args.only and find_spec("trackpy") is None:
-        sys.exit("trackpy is not installed: pip install '.[benchmarks]', or choose others with --only.")
     cv2.setNumThreads(1)
     images = training_images()
     known, model = held_out(images), LoopModel.load(MODELS / NAME)
-    peers = {name: PEERS[name] for name in args.only}
+    ours = known.kept(choose_thresholds(known)[1])
+    peers = {name: PEERS[name] for name in args.only if can_choose(name)}
     chosen, rows = {}, {}
     for name, peer in peers.items():
+        here = [i for i in images if i.fold in peer.folds()]
+        part = of_images(known, here)
+        finder = Finder(peer, model)
         began = time.process_time()
-        chosen[name] = choose(peer, images, known, model)
+        chosen[name], at_best = choose(finder, here, part)
         middle = time.process_time()
-        loops = pd.concat([_apply(peer, chosen[name][int(i.fold or 0)], i, model) for i in images], ignore_index=True)
         rows[name] = {
-            **figures(known, loops),
+            **judge(finder, chosen[name], here, part),
             "chosen": chosen[name],
             "cpu_s_of_the_choice": round(middle - began, 1),
         }
+        if peer.network is not None:
+            rows[name] |= {
+                "f1_at_the_best_score_for_these_images": at_best,
+                "as_candidates": as_candidates(finder, here, part),
+                "folds": peer.folds(),
+                "n_images": len(here),
+                "n_families": len({i.group for i in here}),
+                **cost(peer.network),
+                "chain_on_these_folds": chain_likewise(here, part, model),
+            }
         print(name, json.dumps(rows[name]), flush=True)
-    ours = known.kept(choose_thresholds(known)[1])
     timed = timing(peers, chosen, images[:: max(1, len(images) // args.timed)], model)
     rows[f"models/{NAME}"] = figures(known, ours)
     for name, seconds in timed.items():
@@ -197,17 +113,111 @@ def main() -> None:
     write_result(rows, images, args.timed)
 
 
-def choose(peer: Peer, images: list[TrainingImage], known: HeldOut, model: LoopModel) -> dict[int, dict[str, Any]]:
-    """Parameters, factor and least score for the images of each fold, by F1 on images of the other folds."""
-    few = choice_images(images)
+def judge(
+    finder: Finder, chosen: Mapping[int, Mapping[str, Any]], images: list[TrainingImage], known: HeldOut
+) -> dict[str, Any]:
+    """Figures of a detector with what was chosen for each fold."""
+    return figures(known, pd.concat([_apply(finder, chosen[int(i.fold or 0)], i) for i in images], ignore_index=True))
+
+
+def chain_likewise(images: list[TrainingImage], known: HeldOut, model: LoopModel) -> dict[str, Any]:
+    """The chain's figures on some folds, with thresholds chosen as a network's are: on the others of these folds."""
+    finder = KnownLoops(known, model)
+    chosen, at_best = choose(finder, images, known)
+    return judge(finder, chosen, images, known) | {
+        "f1_at_the_best_score_for_these_images": at_best,
+        "as_candidates": [cascade_recall(known, budget) for budget in CANDIDATE_BUDGETS],
+    }
+
+
+def as_candidates(finder: Finder, images: list[TrainingImage], known: HeldOut) -> list[dict[str, float]]:
+    """Recall of what a network finds with any score at the cascade's numbers of candidates an image."""
+    tables = []
+    for image in images:
+        boxes, scores = finder(image, {})
+        table = pd.DataFrame(boxes, columns=BOX_COLUMNS)
+        tables.append(table.assign(image=image.micrograph.image, detection_score=scores))
+    found = replace(known, candidates=pd.concat(tables, ignore_index=True))
+    return [cascade_recall(found, budget) for budget in CANDIDATE_BUDGETS]
+
+
+def can_choose(name: str) -> bool:
+    """Whether it is installed and trained: a network's least score comes from another fold than it is judged on."""
+    peer = PEERS[name]
+    lacks = f"{peer.needs} is not installed" if peer.needs and find_spec(peer.needs) is None else None
+    if lacks is None and len(peer.folds()) < 2:
+        lacks = "it is not trained for two folds (`make train-peers`)"
+    if lacks is not None:
+        print(f"{name}: {lacks}; its row stays as it is.")
+    return lacks is None
+
+
+def of_images(known: HeldOut, images: list[TrainingImage]) -> HeldOut:
+    """The part of what is known that concerns these images."""
+    names = {i.micrograph.image for i in images}
+    shapes, folds = ({n: v for n, v in part.items() if n in names} for part in (known.shapes, known.folds))
+    loops, candidates = (table[table["image"].isin(names)] for table in (known.loops, known.candidates))
+    return replace(known, shapes=shapes, folds=folds, loops=loops, candidates=candidates)
+
+
+def cost(network: str) -> dict[str, Any]:
+    """What its trainings took, and how large it is."""
+    kept = records(network)
+    return {
+        "training_cpu_minutes": [record["cpu_minutes"] for record in kept],
+        **{name: kept[0][name] for name in ("n_steps", "batch", "parameters", "megabytes", "versions")},
+    }
+
+
+class Finder:
+    """What a peer finds in an image, boxes in its px, padded as the labels are.
+
+    A network is asked once, since nothing but its least score is chosen.
+    """
+
+    def __init__(self, peer: Peer, model: LoopModel) -> None:
+        self.peer = peer
+        self._model = model
+        self._known: dict[str, Found] = {}
+
+    def __call__(self, image: TrainingImage, parameters: Mapping[str, Any], fold: int | None = None) -> Found:
+        name = image.micrograph.image
+        if name in self._known:
+            return self._known[name]
+        grey, factor = working_image(image.micrograph, self._model)
+        boxes, scores = self.peer.find(grey, int(image.fold or 0) if fold is None else fold, **parameters)
+        found = convert(from_working(boxes, factor), self.peer.convention, "padded"), scores
+        if self.peer.network is not None:
+            self._known[name] = found
+        return found
+
+
+class KnownLoops(Finder):
+    """What the chain's held-out models found, down to a low score."""
+
+    def __init__(self, known: HeldOut, model: LoopModel) -> None:
+        super().__init__(Peer(lambda grey, fold: (np.zeros((0, 4)), np.zeros(0)), [{}], network="chain"), model)
+        self._known = {
+            str(image): (rows[BOX_COLUMNS].to_numpy(float), rows["screening_score"].to_numpy(float))
+            for image, rows in known.loops.groupby("image")
+        }
+
+
+def choose(finder: Finder, images: list[TrainingImage], known: HeldOut) -> tuple[dict[int, dict[str, Any]], float]:
+    """Parameters, factor and least score for the images of each fold, by F1 on images of the other folds.
+
+    The second value is the F1 of what is best for all of these images, their own labels known: no fair figure, a bound.
+    """
+    peer = finder.peer
+    few, n_scores = (choice_images(images), _N_SCORES) if peer.network is None else (images, _N_SCORES_OF_NETWORKS)
     names = [i.micrograph.image for i in few]
     folds = np.array([known.folds[name] for name in names])
     options: list[dict[str, Any]] = []
     counts: list[np.ndarray] = []
     for parameters in peer.parameters:
-        found = [_found(peer, i, model, parameters) for i in few]
+        found = [finder(i, parameters) for i in few]
         pooled = np.concatenate([scores for _, scores in found])
-        least = np.unique(np.quantile(pooled, np.linspace(0, 0.98, _N_SCORES))) if len(pooled) else np.array([0.0])
+        least = np.unique(np.quantile(pooled, np.linspace(0, 0.98, n_scores))) if len(pooled) else np.array([0.0])
         for factor, score in itertools.product(np.asarray(peer.sides, float), least):
             options.append({"parameters": parameters, "side": float(factor), "least_score": round(float(score), 4)})
             here = [_kept(boxes, scores, factor, score) for boxes, scores in found]
@@ -218,7 +228,8 @@ def choose(peer: Peer, images: list[TrainingImage], known: HeldOut, model: LoopM
         n_labels, n_loops, n_true = every[:, folds != fold].sum(1).T
         f1 = 2 * n_true / np.maximum(n_labels + n_loops, 1)
         best[fold] = options[int(f1.argmax())] | {"f1_of_the_choice": round(float(f1.max()), 4)}
-    return best
+    n_labels, n_loops, n_true = every.sum(1).T
+    return best, round(float((2 * n_true / np.maximum(n_labels + n_loops, 1)).max()), 4)
 
 
 def choice_images(images: list[TrainingImage]) -> list[TrainingImage]:
@@ -228,13 +239,6 @@ def choice_images(images: list[TrainingImage]) -> list[TrainingImage]:
         here = [i for i in images if i.fold == fold]
         out += [here[k] for k in np.linspace(0, len(here) - 1, CHOICE_IMAGES_A_FOLD).round().astype(int)]
     return out
-
-
-def _found(peer: Peer, image: TrainingImage, model: LoopModel, parameters: Mapping[str, Any]) -> Found:
-    """What is found in an image, boxes in its own px."""
-    grey, factor = working_image(image.micrograph, model)
-    boxes, scores = peer.find(grey, int(image.fold or 0), **parameters)
-    return from_working(boxes, factor), scores
 
 
 def _kept(boxes: np.ndarray, scores: np.ndarray, factor: float, least: float) -> np.ndarray:
@@ -252,10 +256,10 @@ def _counts(known: HeldOut, image: str, boxes: np.ndarray) -> tuple[int, int, in
     return (of_label != NOT_COUNTED).sum(), (of_loop != NOT_COUNTED).sum(), (of_loop >= 0).sum()
 
 
-def _apply(peer: Peer, chosen: Mapping[str, Any], image: TrainingImage, model: LoopModel) -> pd.DataFrame:
+def _apply(finder: Finder, chosen: Mapping[str, Any], image: TrainingImage) -> pd.DataFrame:
     """An image's loops, as far as the figures need them."""
     m = image.micrograph
-    boxes = _kept(*_found(peer, image, model, chosen["parameters"]), chosen["side"], chosen["least_score"])
+    boxes = _kept(*finder(image, chosen["parameters"]), chosen["side"], chosen["least_score"])
     return pd.DataFrame(boxes, columns=BOX_COLUMNS).assign(
         image=m.image,
         frame=0,
@@ -299,7 +303,9 @@ def timing(
         measure_loops(m, screened, model, settings)
 
     def search(name: str, image: TrainingImage) -> None:
-        _found(peers[name], image, model, chosen[name][int(image.fold or 0)]["parameters"])
+        # Where no network left this fold out, any of them takes as long.
+        fold = int(image.fold or 0) if image.fold in chosen[name] else min(chosen[name])
+        Finder(peers[name], model)(image, chosen[name][fold]["parameters"], fold)
 
     calls: dict[str, Callable[[TrainingImage], None]] = {name: partial(search, name) for name in peers}
     calls[f"models/{NAME}"] = chain
@@ -318,21 +324,15 @@ def timing(
 def write_result(rows: Mapping[str, Any], images: list[TrainingImage], n_timed: int) -> None:
     """Write and print; rows of peers that did not run stay as they were."""
     before = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else {}
-    merged = before | dict(rows)
+    said = provenance("make bench-peers", "scikit-image", "trackpy", threads="one thread")
+    merged = before | {name: {"date": said["date"], **row} for name, row in rows.items()}
     write_json(
         {
-            "command": "make bench-peers",
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{platform.machine()}, {platform.system()}, one thread",
-            "versions": {
-                name: version(name)
-                for name in ("scikit-image", "trackpy", "numpy", "scipy")
-                if name != "trackpy" or find_spec(name)
-            },
+            **said,
             "n_images": len(images),
             "choice": {
                 "images": [i.micrograph.image for i in choice_images(images)],
-                "rule": "F1, one-to-one at IoU 0.4, on those of the other folds",
+                "rule": "F1, one-to-one at IoU 0.4, on those of the other folds; networks: on all of the other folds",
             },
             "images_timed": n_timed,
             "rows": merged,

@@ -10,6 +10,7 @@ import sys
 
 from fecral_data import MODELS, NAME, RESULTS, training_images
 from fecral_figures import held_out
+from provenance import provenance
 
 from defectpipe.io.tables import read_parquet, write_json
 from defectpipe.training.figures import choose_thresholds
@@ -25,7 +26,7 @@ if __name__ == "__main__":
     _, thresholds = choose_thresholds(found)
     result = predicted_f1_card(judge_images(found, thresholds, sizes, card["working_pixel_size_nm"], degraded))
     RESULTS.mkdir(exist_ok=True)
-    write_json(result, RESULTS / "predicted-f1.json")
+    write_json(provenance("make bench-predicted-f1") | result, RESULTS / "predicted-f1.json")
     for kind, figures in result["validation"].items():
         print(kind)
         for name, value in figures.items():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import provenance
 from recognition_data import DATA
 from recognition_train import (
     CACHE,
@@ -258,5 +259,7 @@ if __name__ == "__main__":
         if arguments.scenes:
             print(json.dumps(made, default=lambda v: v.tolist(), indent=1))
         elif made:
-            figures[section] = made
+            said = provenance("make bench-recognition", "tensorflow", "keras", threads="one thread")
+            dates = figures.get("dates", {}) | {section: said["date"]}
+            figures |= said | {"dates": dates, section: made}
             write_json(figures, RESULTS)

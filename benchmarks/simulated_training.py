@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 from fecral_data import NAME, RESULTS, training_images
+from provenance import provenance
 
 from defectpipe.boxes import convert
 from defectpipe.io.tables import read_parquet, write_json
@@ -133,7 +134,8 @@ def main() -> None:
         }
         print(mix, rows[mix])
     settings = {"steps": given.steps, "own_cascade": given.cascade, "held_out_folds": list(FOLDS), "seed": SEED}
-    write_json({"settings": settings, "mixes": rows}, RESULTS / "simulated-training.json")
+    said = provenance("make bench-simulated-training", "tensorflow", "keras", threads="one thread each training")
+    write_json(said | {"settings": settings, "mixes": rows}, RESULTS / "simulated-training.json")
 
 
 if __name__ == "__main__":

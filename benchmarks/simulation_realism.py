@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from fecral_data import RESULTS, data_folder
+from provenance import provenance
 from scipy import ndimage
 from scipy.stats import wasserstein_distance
 
@@ -27,6 +28,7 @@ from defectpipe.boxes import convert, touches_border
 from defectpipe.io.folder import list_images
 from defectpipe.io.labels import read_label_folder
 from defectpipe.io.micrographs import read_micrographs
+from defectpipe.io.tables import write_json
 from defectpipe.simulation.loops.fields import simulate_field
 from defectpipe.simulation.loops.presets import PRESETS
 
@@ -249,11 +251,13 @@ def draw(name: str, real: list[Seen], made: list[Seen]) -> None:
 if __name__ == "__main__":
     path = RESULTS / "simulation-realism.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
+    results |= (said := provenance("make bench-realism", threads="one thread"))
     for name in sys.argv[1:] or ("fecral", "316l"):
         cv2.setNumThreads(1)
         real, made = {"fecral": real_fecral, "316l": real_316l}[name](), simulated(name)
         apart, yardstick = distances(real, made), halves(real)
         results[name] = {
+            "date": said["date"],
             "settings_sha256": PRESETS[name].sha256(),
             "n_real": len(real),
             "n_simulated": len(made),
@@ -272,4 +276,4 @@ if __name__ == "__main__":
         for key, unit in UNITS.items():
             print(f"| {key} ({unit}) | {apart[key]:.3g} | {yardstick[key]:.3g} |")
         draw(name, real, made)
-    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    write_json(results, path)

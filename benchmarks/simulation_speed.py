@@ -8,6 +8,7 @@ import time
 
 import cv2
 from fecral_data import RESULTS
+from provenance import provenance
 
 from defectpipe.io.tables import write_json
 from defectpipe.simulation.kinds import KINDS, find_preset
@@ -44,7 +45,7 @@ def shares(kind: str, name: str, n: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     cv2.setNumThreads(1)
-    results = {}
+    results = provenance("make bench-simulation", threads="one thread")
     for kind, name, n in CASES:
         for index in range(3):  # compiles, fills caches
             KINDS[kind].simulate(find_preset(kind, name), SEED, index)
