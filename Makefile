@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-errors bench-peers bench-catalogue bench-diameters bench-classes train-fecral train-316l remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-errors bench-peers bench-catalogue bench-diameters bench-classes train-fecral train-316l remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-learning bench-corrections bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -120,6 +120,14 @@ bench-simulation: setup
 ## what simulated loops are worth in training, on real images: make bench-simulated-training ARGS="--steps 3800 --cascade"
 bench-simulated-training: setup
 	$(BIN)/python benchmarks/simulated_training.py $(ARGS)
+
+## how many images to label: from scratch and from a model, one budget of CPU time each: ARGS="--cpu-minutes 2"
+bench-learning: setup
+	$(BIN)/python benchmarks/learning_curves.py $(ARGS)
+
+## what a model gains by learning from corrections; ARGS=--scratch trains one from scratch beside it; needs no data
+bench-corrections: setup
+	$(BIN)/python benchmarks/corrections_gain.py $(ARGS)
 
 ## loops, black dots and cavities told apart on simulated fields
 bench-classes: setup
