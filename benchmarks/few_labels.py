@@ -61,6 +61,7 @@ class Bench:
         self,
         work: Path,
         cpu_minutes: float,
+        seen: ScreenerRecipe,
         min_side_px: float = 26.0,
         per_megapixel: int = 400,
         screening: ScreeningRecipe | None = None,
@@ -69,7 +70,7 @@ class Bench:
         card = json.loads((MODELS / NAME / "card.json").read_text(encoding="utf-8"))
         self.working_nm, self.convention = card["working_pixel_size_nm"], card["box_convention"]
         self.scan = dataclasses.replace(ScanRecipe(), min_side_px=min_side_px, max_side_px=card["scan"]["max_side_px"])
-        self.seen, self.screening = ScreenerRecipe(), screening or ScreeningRecipe()
+        self.seen, self.screening = seen, screening or ScreeningRecipe()
 
     def plain(self, i: TrainingImage) -> Field:
         """An image without candidates."""
@@ -89,6 +90,11 @@ class Bench:
             write_atomic(place, lambda target: np.save(target, found))
         return dataclasses.replace(f, candidates=np.load(place))
 
+    def field_with(self, i: TrainingImage, candidates: np.ndarray) -> Field:
+        """An image with these candidates, best first, in px of the image."""
+        f = self.plain(i)
+        return dataclasses.replace(f, candidates=to_working(candidates, f.factor))
+
     def samples(self, fields: Sequence[Field]) -> Samples:
         """Crops of all fields."""
         rng = np.random.default_rng(SEED)
@@ -107,7 +113,7 @@ class Bench:
 
     def n_steps(self, samples: Samples) -> int:
         """Steps that the budget allows, measured once on this machine."""
-        place = self.work / "steps.json"
+        place = self._steps_file()
         if not place.exists():
             # The first steps compile.
             seconds = []
@@ -123,7 +129,10 @@ class Bench:
 
     def known_steps(self) -> int:
         """What `n_steps` found."""
-        return int(json.loads((self.work / "steps.json").read_text())["n_steps"])
+        return int(json.loads(self._steps_file().read_text())["n_steps"])
+
+    def _steps_file(self) -> Path:
+        return self.work / f"steps-{self.cpu_minutes:g}-{self.seen.crop_px}-{'-'.join(map(str, self.seen.widths))}.json"
 
     def screener(self, name: str, samples: Samples, training: ScreenerTraining, start: StartWeights | None) -> Path:
         """Train one, or take that which is there; its CPU seconds stand in ``training.json``."""

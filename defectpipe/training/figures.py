@@ -56,12 +56,14 @@ class HeldOut:
 
     def in_folds(self) -> HeldOut:
         """Without the images that every model learned from (fold −1), of which no figure can be."""
-        kept = {image for image, fold in self.folds.items() if fold >= 0}
-        shapes, labels, groups, folds = (
-            {image: value for image, value in values.items() if image in kept}
-            for values in (self.shapes, self.labels, self.groups, self.folds)
+        kept = {image: fold for image, fold in self.folds.items() if fold >= 0}
+        return replace(
+            self,
+            shapes={image: self.shapes[image] for image in kept},
+            labels={image: self.labels[image] for image in kept},
+            groups={image: self.groups[image] for image in kept},
+            folds=kept,
         )
-        return replace(self, shapes=shapes, labels=labels, groups=groups, folds=folds)
 
     def marked(self, image: str) -> Objects:
         """Labels of an image, as the scores take them."""

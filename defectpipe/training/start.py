@@ -268,7 +268,8 @@ def started_from(start: StartModel, recipe: TrainingRecipe, known: int | None, n
         ``images_in_no_figure``, ``said``; ``started_from``: the names and hashes of that model's own start, and so on.
     """
     card = start.load().card
-    data = card.get("data") if isinstance(card.get("data"), dict) else {}
+    said = card.get("data")
+    data: dict[str, Any] = said if isinstance(said, dict) else {}
     return {
         "name": start.name,
         "sha256": start.sha256,
