@@ -2,9 +2,9 @@
 
 Every screener is of one architecture and gets one budget of CPU time, as a number of steps that is measured once. On
 the FeCrAl set two folds of families are held out; the images to learn from are drawn evenly over the other families,
-the smaller sets are parts of the larger ones. The candidates are in every case those of models/fecral-loops' folds, each
-image's by a cascade that never saw its family: the screener's start is all that differs. The rate of learning from a
-start is chosen on fold 1, which is not reported.
+the smaller sets are parts of the larger ones. The candidates are in every case those of models/fecral-loops' folds,
+each image's by a cascade that never saw its family: the screener's start is all that differs. The rate of learning from
+a start is chosen on fold 1, which is not reported.
 
 The 316L set: each two images judged by screeners that start from models/fecral-loops and keep its cascade, beside what
 models/316l-loops says of its own training from scratch. What is done is kept in ``--work-dir``.

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -87,6 +88,18 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
         StartWeights(content, "here").give(build_network(wide), wide)
     with pytest.raises(ModelError, match="here: no weights of a screener"):
         StartWeights(b"no HDF5", "here").give(build_network(SMALL), SMALL)
+
+
+def test_weights_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
+    _, content = with_weights(tmp_path)
+    path = tmp_path / "linked.h5"
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        name = next(iter(file))
+        del file[name]
+        file[name] = h5py.ExternalLink(str(tmp_path / "0.weights.h5"), name)
+    with pytest.raises(ModelError, match="points to another file"):
+        StartWeights(path.read_bytes(), "here").give(build_network(SMALL), SMALL)
 
 
 def test_the_default_recipe_is_that_of_the_start(tmp_path: Path) -> None:
