@@ -57,7 +57,7 @@ STARTS = ("scratch", "simulation")
 CHOSEN_WITH = 20
 N_SIMULATED, N_SIMULATED_SCREENED, SIMULATION_STEPS = 120, 60, 1500
 SEED, SIMULATION_SEED = 0, 20
-SCRATCH_RATE, WARM_RATES = 1.7e-3, (4e-4, 8e-4, 1.7e-3)
+SCRATCH_RATE, WARM_RATES = 1.7e-3, (5e-4, 1e-3)
 CASCADE_RECIPE = dataclasses.replace(
     TrainingRecipe().cascade, n_stages=9, max_stumps=60, n_positives=4000, n_negatives=4000
 )
