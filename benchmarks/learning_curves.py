@@ -42,6 +42,7 @@ from defectpipe.networks.training import use_threads
 from defectpipe.screening.network import ScreenerRecipe
 from defectpipe.screening.screener import ScreeningRecipe
 from defectpipe.screening.start import StartWeights
+from defectpipe.screening.training import ScreenerTraining
 from defectpipe.settings import Settings
 from defectpipe.statistics.distributions import grouped_interval, interval_name, sum_by_group
 from defectpipe.statistics.scoring import BOX_COLUMNS, f1_of
@@ -137,7 +138,7 @@ def fecral_curves(bench: Bench, judged_per_fold: int) -> dict[str, Any]:
     for n in SIZES:
         of_fold = {fold: (learn_from((fold,), n), judged(fold)) for fold in FOLDS}
         for name in STARTS:
-            counts, spent = {}, []
+            counts, spent, own = {}, [], {}
             for fold, (seen, held_out) in of_fold.items():
                 warm = name != "scratch"
                 training = bench.training(n_steps, best if warm else SCRATCH_RATE, warm)
@@ -146,13 +147,15 @@ def fecral_curves(bench: Bench, judged_per_fold: int) -> dict[str, Any]:
                 place = bench.screener(folder.name, samples, training, start if warm else None)
                 counts[fold] = bench.counts(place, held_out)
                 spent.append(bench.seconds(place))
+                if n == SIZES[0]:
+                    own[fold] = own_threshold(bench, folder.name, seen, training, start if warm else None)
             groups = [f.group for fold in FOLDS for f in of_fold[fold][1]]
             row = {
                 "n_images": [len(seen) for seen, _ in of_fold.values()],
                 "n_labels": [sum(len(f.labels) for f in seen) for seen, _ in of_fold.values()],
                 "start": name,
                 "cpu_minutes": [round(s / 60, 2) for s in spent],
-                **figures(counts, groups),
+                **figures(counts, groups, own),
             }
             rows.append(row)
             print(row, flush=True)
@@ -172,17 +175,43 @@ def fecral_curves(bench: Bench, judged_per_fold: int) -> dict[str, Any]:
     }
 
 
-def figures(counts: Mapping[int, np.ndarray], groups: Sequence[str]) -> dict[str, Any]:
-    """F1 pooled over the folds: at 0.5, at the threshold that the other folds choose, and at the best one."""
+def own_threshold(
+    bench: Bench, name: str, seen: Sequence[Field], training: ScreenerTraining, start: StartWeights | None
+) -> int:
+    """Place in `GRID` of the threshold that the images to learn from choose: each half judged by the other."""
+    counts = []
+    for k in range(2):
+        place = bench.screener(f"{name}-inner-{k}", bench.samples(seen[k::2]), training, start)
+        counts.append(bench.counts(place, seen[1 - k :: 2]))
+    return balanced(np.concatenate(counts))
+
+
+def balanced(counts: np.ndarray) -> int:
+    """Place in `GRID` of the threshold at which as many loops are found as there are labels."""
+    sums = counts.sum(0)
+    return int(np.abs(sums[:, 2] - sums[:, 0]).argmin())
+
+
+def figures(
+    counts: Mapping[int, np.ndarray], groups: Sequence[str], own: Mapping[int, int] | None = None
+) -> dict[str, Any]:
+    """F1 pooled over the folds: at the threshold that the other folds choose, at 0.5, and at the best one.
+
+    And, where the images to learn from have chosen one, at that.
+    """
     at_half, chosen, thresholds = [], [], []
     for fold, of_images in counts.items():
-        others = np.concatenate([c for other, c in counts.items() if other != fold]).sum(0)
-        k = int(np.abs(others[:, 2] - others[:, 0]).argmin())
+        k = balanced(np.concatenate([c for other, c in counts.items() if other != fold]))
         thresholds.append(float(GRID[k]))
         chosen.append(of_images[:, k])
         at_half.append(of_images[:, int(np.abs(GRID - FIXED).argmin())])
     best, threshold = best_f1(np.concatenate(list(counts.values())))
-    return {
+    by_own = {}
+    if own:
+        at_own = np.concatenate([of_images[:, own[fold]] for fold, of_images in counts.items()])
+        by_own = _pooled("f1_at_own_threshold", at_own, groups)
+        by_own["own_thresholds"] = [float(GRID[k]) for k in own.values()]
+    return by_own | {
         **_pooled("f1_at_0.5", np.concatenate(at_half), groups),
         **_pooled("f1", np.concatenate(chosen), groups),
         "thresholds": thresholds,
