@@ -23,7 +23,7 @@ from defectpipe.networks.export import save_weights
 from defectpipe.networks.weights import load_weights
 from defectpipe.resolution import binning, from_working, reduce, to_working
 from defectpipe.screening.network import LOGIT_AND_BOX, ScreenerRecipe, build_network
-from defectpipe.screening.samples import Samples, make_samples
+from defectpipe.screening.samples import Samples, assign, make_samples
 from defectpipe.screening.screener import ScreeningRecipe, screen
 from defectpipe.screening.start import StartWeights
 from defectpipe.screening.training import ScreenerTraining, train_screener
@@ -117,15 +117,17 @@ class Bench:
         return dataclasses.replace(f, candidates=to_working(candidates, f.factor))
 
     def samples(self, fields: Sequence[Field]) -> Samples:
-        """Crops of all fields."""
+        """Crops of all fields; of what is no loop a random part where there are many fields."""
         rng = np.random.default_rng(SEED)
-        most = min(ScreenerTraining().negatives_per_image, max(20, MOST_NEGATIVES // len(fields)))
-        return Samples.joined(
-            [
-                make_samples(f.grey, f.candidates, f.boxes, self.seen.crop_px, self.seen.context, most, rng)
-                for f in fields
-            ]
-        )
+        of_each = ScreenerTraining().negatives_per_image
+        most = min(of_each, max(20, MOST_NEGATIVES // len(fields)))
+        made = []
+        for f in fields:
+            no_loops = np.flatnonzero(assign(f.candidates, f.boxes, f.grey.shape) == -1)[:of_each]
+            left_out = rng.permutation(no_loops)[most:]
+            candidates = np.delete(f.candidates, left_out, axis=0)
+            made.append(make_samples(f.grey, candidates, f.boxes, self.seen.crop_px, self.seen.context, most, rng))
+        return Samples.joined(made)
 
     def training(self, n_steps: int, rate: float, warm: bool) -> ScreenerTraining:
         """Schedule of a screener."""
