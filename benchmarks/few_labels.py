@@ -124,7 +124,7 @@ class Bench:
         made = []
         for f in fields:
             no_loops = np.flatnonzero(assign(f.candidates, f.boxes, f.grey.shape) == -1)[:of_each]
-            left_out = rng.permutation(no_loops)[most:]
+            left_out = rng.permutation(no_loops)[most:] if len(no_loops) > most else no_loops[:0]
             candidates = np.delete(f.candidates, left_out, axis=0)
             made.append(make_samples(f.grey, candidates, f.boxes, self.seen.crop_px, self.seen.context, most, rng))
         return Samples.joined(made)

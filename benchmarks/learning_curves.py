@@ -104,7 +104,7 @@ def _table(boxes: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(boxes, columns=BOX_COLUMNS)
 
 
-def fecral_curves(bench: Bench, judged_per_fold: int) -> dict[str, Any]:
+def fecral_curves(bench: Bench, judged_per_fold: int, sizes: Sequence[int | None]) -> dict[str, Any]:
     """Every size and start, on the held-out folds; the rate for the start from simulation chosen before, on another."""
     images = training_images()
     start = simulation(bench)
@@ -135,7 +135,7 @@ def fecral_curves(bench: Bench, judged_per_fold: int) -> dict[str, Any]:
         print("rate", rate, rates[rate], flush=True)
     best = max(rates, key=lambda rate: rates[rate][0])
     rows: list[dict[str, Any]] = []
-    for n in SIZES:
+    for n in sizes:
         of_fold = {fold: (learn_from((fold,), n), judged(fold)) for fold in FOLDS}
         for name in STARTS:
             counts, spent, own = {}, [], {}
@@ -293,12 +293,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cpu-minutes", type=float, default=2.0, help="of each screener's training steps")
     parser.add_argument("--judged", type=int, default=16, help="held-out images of each fold, evenly over its families")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[n or 0 for n in SIZES], help="images; 0: all")
     parser.add_argument("--work-dir", type=Path, default=Path("work") / "learning-curves")
     given = parser.parse_args()
     cv2.setNumThreads(1)
     use_threads(1)
     bench = Bench(given.work_dir, given.cpu_minutes, SEEN)
-    fecral = fecral_curves(bench, given.judged)
+    sizes = [n or None for n in given.sizes]
+    fecral = fecral_curves(bench, given.judged, sizes)
     result = {
         "command": " ".join(["make bench-learning", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
