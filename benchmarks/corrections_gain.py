@@ -25,7 +25,7 @@ from defectpipe.simulation.dataset import simulate_dataset
 from defectpipe.training.versions import versions
 
 RESULTS = Path(__file__).parent / "results"
-SHARED = {"n_folds": 3, "data_source": "simulated", "data_licence": "BSD-3-Clause"}
+SHARED = {"n_folds": 3, "focus_model": "none", "data_source": "simulated", "data_licence": "BSD-3-Clause"}
 FROM_SCRATCH = SHARED | {
     "polarity": "dark",
     "cascade": {"n_stages": 10, "n_positives": 2000, "n_negatives": 3000, "max_stumps": 40},
@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument("--scratch", action="store_true", help="train one from scratch as well")
     given = parser.parse_args()
     result: dict[str, Any] = {
-        "command": " ".join(["make bench-corrections", *sys.argv[1:]]),
+        "command": " ".join(
+            ["make bench-corrections", *([f'ARGS="{" ".join(sys.argv[1:])}"'] if sys.argv[1:] else [])]
+        ),
         "date": datetime.date.today().isoformat(),
         "data": f"simulated: preset {given.preset}, {given.images} images, seed {given.seed}; half of them corrected",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",

@@ -16,6 +16,7 @@ import argparse
 import csv
 import dataclasses
 import datetime
+import json
 import os
 import platform
 import sys
@@ -166,6 +167,9 @@ def fecral_curves(bench: Bench, judged_per_fold: int, sizes: Sequence[int | None
     return {
         "held_out_folds": list(FOLDS),
         "n_judged": [len(judged(fold)) for fold in FOLDS],
+        "interval": interval_name(len(set(groups)), "family"),
+        "screener": dataclasses.asdict(SEEN),
+        "simulation": json.loads((bench.work / "simulation" / "training.json").read_text(encoding="utf-8")),
         "simulation_alone": figures(untrained, groups),
         "rate_chosen_on_fold": CHOOSING_FOLD,
         "rates": {str(rate): round(f1, 4) for rate, (f1, _) in rates.items()},
@@ -302,7 +306,7 @@ def main() -> None:
     sizes = [n or None for n in given.sizes]
     fecral = fecral_curves(bench, given.judged, sizes)
     result = {
-        "command": " ".join(["make bench-learning", *sys.argv[1:]]),
+        "command": f'make bench-learning ARGS="--cpu-minutes {given.cpu_minutes:g} --judged {given.judged}"',
         "date": datetime.date.today().isoformat(),
         "data": "fecral-loops (242 images), 316l-loops (10 images), simulated fields of preset fecral",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",

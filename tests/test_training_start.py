@@ -141,6 +141,10 @@ def test_images_that_the_start_knows_and_their_groups_are_in_no_fold(tmp_path: P
     assert (said["known_images"], said["images_in_no_figure"], said["cascade"]) == (1, 2, "kept")
     assert (said["licence"], said["sha256"]) == ("MIT", start.sha256)
     assert "in no figure" in said["said"]
+    assert "cascade" not in said["said"]
+    for own, recall, warned in ((False, 0.36, True), (True, 0.36, False), (False, 0.97, False)):
+        recipe = dataclasses.replace(recipe_from(start.load()), train_cascade=own)
+        assert ("only 36% of the labelled loops" in started_from(start, recipe, 0, 0, recall)["said"]) == warned
     # Given folds stay.
     assert folds_without_known(groups, [5] * 5, [0, 0, 4, 4, 9], 3, pixels, start)[0] == [-1, -1, 0, 0, 1]
     with pytest.raises(LabelError, match="trained on 1 of these 3 images; groups without any of them: 1"):

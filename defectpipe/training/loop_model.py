@@ -193,7 +193,8 @@ def train_loop_model(
     usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
     card = model_card(name, usage, figures, everything, sizes, recipe, seed) | {"focus_gate": gate}
     if start is not None:
-        card["started_from"] = started_from(start, recipe, known, folds.count(NO_FOLD))
+        recall = figures["cascade"][-1]["recall_20px"]
+        card["started_from"] = started_from(start, recipe, known, folds.count(NO_FOLD), recall)
     known_sizes = {i.micrograph.image: i.micrograph.pixel_size_nm for i in images}
     card["predicted_f1"] = predicted_f1_card(judge_images(held_out, thresholds, known_sizes, working_size, degraded))
     if corrected:

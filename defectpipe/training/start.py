@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 WARM_STEPS, WARM_LEARNING_RATE, WARM_REWEIGH_AT = 1200, 1e-3, (0.0, 0.25, 0.5, 0.75)
 # A model may have been started from one that was started from one: no more of them are named.
 _LONGEST_LINE = 8
+# Below, loops are lost before the screener sees them.
+_FITTING_CASCADE = 0.85
 # Of groups that are new to the start: the threshold of a fold comes from the others.
 _LEAST_GROUPS = 2
 
@@ -250,7 +252,9 @@ def folds_without_known(
     return folds, sum(seen)
 
 
-def started_from(start: StartModel, recipe: TrainingRecipe, known: int | None, n_left_out: int) -> dict[str, Any]:
+def started_from(
+    start: StartModel, recipe: TrainingRecipe, known: int | None, n_left_out: int, cascade_recall: float | None = None
+) -> dict[str, Any]:
     """What the card says of the start.
 
     Parameters
@@ -261,6 +265,8 @@ def started_from(start: StartModel, recipe: TrainingRecipe, known: int | None, n
         Images that the start was trained on; None: it has no list.
     n_left_out : int
         Images that are in no figure for that: those, and the others of their groups.
+    cascade_recall : float, optional
+        Of the new model's candidates on the held-out images, by the 20 px rule.
 
     Returns
     -------
@@ -279,7 +285,7 @@ def started_from(start: StartModel, recipe: TrainingRecipe, known: int | None, n
         "cascade": "trained" if recipe.train_cascade else "kept",
         "known_images": known,
         "images_in_no_figure": n_left_out,
-        "said": known_sentence(start.name, known, n_left_out),
+        "said": known_sentence(start.name, known, n_left_out) + _of_cascade(start.name, recipe, cascade_recall),
         "started_from": _line(card),
     }
 
@@ -296,6 +302,16 @@ def known_sentence(name: str, known: int | None, n_left_out: int) -> str:
     return (
         f"'{name}' was trained on {known} of these images: they, and the other fields of their groups, {n_left_out} "
         "in all, are learned from, but are in no figure and in no threshold."
+    )
+
+
+def _of_cascade(name: str, recipe: TrainingRecipe, recall: float | None) -> str:
+    """A word where the cascade that was kept does not fit the new loops."""
+    if recipe.train_cascade or recall is None or recall >= _FITTING_CASCADE:
+        return ""
+    return (
+        f" Its cascade proposes only {recall:.0%} of the labelled loops (20 px rule): let the recipe train one "
+        '("train_cascade": true).'
     )
 
 
