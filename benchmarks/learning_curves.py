@@ -167,7 +167,7 @@ def fecral_curves(bench: Bench, judged_per_fold: int, sizes: Sequence[int | None
     return {
         "held_out_folds": list(FOLDS),
         "n_judged": [len(judged(fold)) for fold in FOLDS],
-        "interval": interval_name(len(set(groups)), "family"),
+        "interval": interval_name(len(set(groups)), "group"),
         "screener": dataclasses.asdict(SEEN),
         "simulation": json.loads((bench.work / "simulation" / "training.json").read_text(encoding="utf-8")),
         "simulation_alone": figures(untrained, groups),
