@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-data bench-errors train-peers bench-peers bench-catalogue bench-catalogue-speed bench-catalogue-likeness bench-focus-loop bench-focus-real bench-diameters bench-classes train-fecral train-316l remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-data bench-errors train-peers bench-peers bench-catalogue bench-catalogue-speed bench-catalogue-likeness bench-focus-loop bench-focus-real bench-diameters bench-classes train-fecral train-316l remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-learning bench-corrections bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -48,14 +48,14 @@ clean:
 	rm -rf $(VENV) demo demo-defects .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 ## every benchmark that needs no data, with the trainings that it needs: many hours of one core, most of them of the last two groups
-bench: bench-simulation bench-classes bench-catalogue-speed bench-fuzz bench-kill bench-many bench-large \
+bench: bench-simulation bench-classes bench-corrections bench-catalogue-speed bench-fuzz bench-kill bench-many bench-large \
 	bench-focus-loop focus-freeze focus-benchmark \
 	recognition-data recognition-freeze train-recognition bench-recognition
 
 ## every benchmark that needs the real sets (DEFECTPIPE_DATA): figures of the models as they ship, rivals trained first; TRAIN=yes trains these models, too, before all else; CASCADE=file.xml adds bench-speed. ARGS go to the single targets, not here
 bench-data: $(if $(TRAIN),train-fecral train-316l) bench-fecral bench-errors bench-predicted-f1 bench-diameters \
 	bench-focus-gate bench-focus-cost bench-focus-real bench-realism bench-catalogue-likeness $(if $(CASCADE),bench-speed) \
-	train-peers bench-peers bench-simulated-training
+	train-peers bench-peers bench-simulated-training bench-learning
 
 ## a catalogue built and searched, and how often the images most like one are of its kind
 bench-catalogue: bench-catalogue-speed bench-catalogue-likeness
@@ -137,6 +137,14 @@ bench-simulation: setup
 ## what simulated loops are worth in training, on real images: make bench-simulated-training ARGS="--steps 3800 --cascade"
 bench-simulated-training: setup
 	$(BIN)/python benchmarks/simulated_training.py $(ARGS)
+
+## how many images to label: from scratch and from a model, one budget of CPU time each: ARGS="--cpu-minutes 2"
+bench-learning: setup
+	$(BIN)/python benchmarks/learning_curves.py $(ARGS)
+
+## what a model gains by learning from corrections; ARGS=--scratch trains one from scratch beside it; needs no data
+bench-corrections: setup
+	$(BIN)/python benchmarks/corrections_gain.py $(ARGS)
 
 ## loops, black dots and cavities told apart on simulated fields
 bench-classes: setup

@@ -14,7 +14,8 @@ from fecral_data import MODELS, NAME, training_images
 
 from defectpipe.io.tables import read_parquet
 from defectpipe.training.folds import assign_folds
-from defectpipe.training.loop_model import HELD_OUT_FOLDER, write_image_list
+from defectpipe.training.image_list import write_image_list
+from defectpipe.training.loop_model import HELD_OUT_FOLDER
 
 if __name__ == "__main__":
     images, folder = training_images(), MODELS / NAME
@@ -26,4 +27,5 @@ if __name__ == "__main__":
         sys.exit(f"The folds of these images are not those of {folder / 'card.json'}.")
     if any(here.get(image) != fold for image, fold in zip(known["image"], known["fold"], strict=True)):
         sys.exit(f"These images are not those that {folder} was judged on.")
-    print(f"{write_image_list(folder, images, folds)}: {len(images)} images")
+    rows = [(i.micrograph.image, i.group, i.micrograph) for i in images]
+    print(f"{write_image_list(folder, rows, folds)}: {len(images)} images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import luigi
 
@@ -16,7 +17,13 @@ from tasks.register import refuse_unknown_keys
 from tasks.stamps import Inputs, Stamp, digest, read_stamp, write_stamp
 from tasks.training_set import TrainingFolder, find_training_folder, read_training_images
 
+if TYPE_CHECKING:
+    from defectpipe.training import TrainingImage
+    from defectpipe.training.model_before import ModelBefore
+    from defectpipe.training.start import StartModel
+
 TRAINING_VERSION = 1
+FROM_SCRATCH = "none"
 
 
 class MakingTask(luigi.Task):
@@ -70,6 +77,11 @@ class TrainModel(MakingTask):
     groups = luigi.Parameter(default="", description="CSV file: image, group, and fold if folds are given")
     models_dir = luigi.Parameter(default="models", description="folder of models; the model is a folder in it")
     recipe = luigi.Parameter(default="", description="JSON file that changes the training's recipe")
+    start_from = luigi.Parameter(
+        default="",
+        description="name or path of the model to start from; none: from scratch; default: from scratch, with "
+        "--corrections the model of the corrected run",
+    )
     settings = luigi.Parameter(default="", description="JSON file of settings")
     seed = luigi.IntParameter(default=0, description="seed of everything random")
     n_jobs = luigi.IntParameter(default=0, description="parts trained at once; 0: one a core")
@@ -99,19 +111,41 @@ class TrainModel(MakingTask):
             raise DefectpipeError(f"{self._target()}: there is a model of this name already; give another --name.")
         settings = Settings.read(Path(self.settings)) if self.settings else Settings()
         images = read_training_images(self.folder, self.label_format or None, settings)
-        # Says that the model is this task's, and vouches for nothing.
-        write_stamp(self._stamp(), Stamp({}))
         recipe, n_jobs = Path(self.recipe) if self.recipe else None, self.n_jobs or None
         models, run = Path(self.models_dir), self.folder.corrections
         before = None if run is None else run.model_before(models)
-        path = train_loop_model(images, self.name, models, recipe=recipe, seed=self.seed, n_jobs=n_jobs, before=before)
+        start = self._start(before, images)
+        if start is not None and start.path == self._target().resolve():
+            raise DefectpipeError(f"The training starts from '{start.name}' itself: give the new model another --name.")
+        # Says that the model is this task's, and vouches for nothing.
+        write_stamp(self._stamp(), Stamp({}))
+        path = train_loop_model(
+            images, self.name, models, recipe=recipe, seed=self.seed, n_jobs=n_jobs, before=before, start=start
+        )
         write_stamp(self._stamp(), Stamp(self._inputs().parts))
         trained = LoopModel.load(path)
         if (gate := trained.focus_gate) and "skipped" in gate:
             logger.info("no focus gate: %s", gate["skipped"])
         if (gain := trained.card.get("gain_from_corrections")) is not None:
             logger.info("%s", gain_sentence(gain))
+        if (said := trained.card.get("started_from")) is not None:
+            logger.info("%s", said["said"])
         logger.info("the model is in %s; its figures are in card.json", path)
+
+    def _start(self, before: ModelBefore | None, images: list[TrainingImage]) -> StartModel | None:
+        from defectpipe.training.start import StartModel
+
+        places = [Path(self.models_dir), Path.cwd() / "models"]
+        if self.start_from == FROM_SCRATCH or (not self.start_from and before is None):
+            return None
+        if self.start_from:
+            return StartModel.find(self.start_from, places)
+        recipe = Path(self.recipe) if self.recipe else None
+        start, said = StartModel.for_corrections(
+            before, [i.micrograph for i in images], [i.group for i in images], recipe, places
+        )
+        logger.info("%s", said)
+        return start
 
     def _target(self) -> Path:
         return Path(self.models_dir) / self.name
@@ -127,6 +161,9 @@ class TrainModel(MakingTask):
         given = {"label_format": self.label_format, "seed": self.seed}
         if self.folder.corrections is not None:
             given["model before"] = digest(self.folder.corrections.model())
+            given["start"] = self.start_from
+        if self.start_from and self.start_from != FROM_SCRATCH:
+            given["start"] = self._start(None, []).sha256
         return Inputs({"training": TRAINING_VERSION, "files": digest(content)} | given)
 
 

@@ -22,10 +22,11 @@ from defectpipe.recognition.backbones import features_of, load_backbone
 from defectpipe.recognition.model import TRUNK, SolidModel
 from defectpipe.recognition.views import VIEW_PX, turned
 from defectpipe.simulation.solids.fields import simulate_views
+from defectpipe.training.image_list import IMAGE_LIST
 from defectpipe.training.loop_model import HELD_OUT_FOLDER
 from defectpipe.training.model_before import seen_before
 from defectpipe.training.recognition_sets import VIEWS
-from defectpipe.training.workspace import IMAGE_LIST, store_images
+from defectpipe.training.workspace import store_images
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 # The card of a loop model states no kind.

@@ -142,6 +142,27 @@ def test_training_takes_no_image_without_labels_and_no_label_without_image(place
 
 
 @pytest.mark.parametrize(
+    ("start", "name", "said"),
+    [
+        ("small", "small", "starts from 'small' itself"),
+        ("smal", "next", "no model 'smal'"),
+        ("small", "next", "'small' was trained on 4 of these 4 images"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_and_changes_nothing(place, start, name, said):
+    before = {path: path.stat().st_mtime_ns for path in (place / "models" / "small").rglob("*")}
+    given = training(place)
+    done = run(*given[: given.index("--name")], "--name", name, "--start-from", start, cwd=place)
+    assert done.returncode == TASK_FAILED
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in (place / "models" / "small").rglob("*")} == before
+    # What was trained stays known as it was.
+    assert run(*training(place), cwd=place).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in (place / "models" / "small").rglob("*")} == before
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [("image,family\na,b\n", "columns image and group"), ("image,group\nx.tif,1\n", "4 images have no group")],
 )
@@ -172,6 +193,9 @@ def test_corrections_teach_and_the_card_says_what_was_gained(place):
     assert done.returncode == 0, done.stderr
     card = json.loads((place / "models" / "better" / "card.json").read_text())
     assert card["data"]["n_images_from_corrections"] == 2
+    # The run's model was trained on these very images: started from it, nothing would be held out.
+    assert "from scratch: 'small' has learned from these images already" in done.stdout
+    assert "started_from" not in card
     gain = card["gain_from_corrections"]
     summary = json.loads((out / "summary.json").read_text())
     assert gain["model_before"] == {name: summary["model"][name] for name in ("name", "sha256")}

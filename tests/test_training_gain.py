@@ -14,8 +14,9 @@ from defectpipe.settings import Settings
 from defectpipe.statistics.scoring import BOX_COLUMNS
 from defectpipe.training.figures import HeldOut
 from defectpipe.training.gain import compare, gain_from_corrections, gain_sentence
+from defectpipe.training.image_list import IMAGE_LIST, pixel_sha256
 from defectpipe.training.model_before import ModelBefore, seen_before
-from defectpipe.training.workspace import IMAGE_LIST, StoredImage, pixel_sha256
+from defectpipe.training.workspace import StoredImage
 
 N_LABELS = 10
 SHAPE = (300, 900)

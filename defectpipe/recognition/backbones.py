@@ -7,8 +7,6 @@ InceptionResNetV2 (Szegedy et al. 2017) for Inception-v4, which Keras lacks. Ten
 from __future__ import annotations
 
 import hashlib
-import io
-import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ import cv2
 import numpy as np
 
 from defectpipe.errors import ModelError, SettingsError
-from defectpipe.io.hdf5 import check_hdf5
+from defectpipe.networks.weights import load_weights
 from defectpipe.recognition.recogniser import build_trunk
 from defectpipe.recognition.views import VIEW_PX, standardise
 
@@ -98,7 +96,7 @@ def load_backbone(
         content, source = builtin, BUILTIN_WEIGHTS
     else:
         content, source = _content(weights, sha256), weights
-    _load(network, content, source)
+    load_weights(network, content, source, "no weights of this architecture without its last layer")
     return network
 
 
@@ -189,23 +187,6 @@ def _content(weights: str, sha256: str | None) -> bytes:
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256.lower():
         raise ModelError(f"{weights}: its SHA-256 is {hashlib.sha256(content).hexdigest()}, not {sha256}.")
     return content
-
-
-def _load(network: keras.Model, content: bytes, source: str) -> None:
-    import h5py
-
-    try:
-        check_hdf5(io.BytesIO(content))
-        with h5py.File(io.BytesIO(content), "r") as file:
-            # keras.applications ships files of the older layout
-            ending = ".h5" if "layer_names" in file.attrs else ".weights.h5"
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"weights{ending}"
-            path.write_bytes(content)
-            network.load_weights(path)
-    except Exception as error:  # h5py and Keras raise many kinds
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ModelError(f"{source}: no weights of this architecture without its last layer ({reason}).") from error
 
 
 BACKBONES: dict[str, Backbone] = {

@@ -13,6 +13,7 @@ from defectpipe.networks.training import fit
 from defectpipe.screening.augmentation import Batches
 from defectpipe.screening.network import LOGIT_AND_BOX, ScreenerRecipe, build_network
 from defectpipe.screening.samples import STORED_MARGIN, Samples, to_float
+from defectpipe.screening.start import StartWeights
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +38,7 @@ def train_screener(
     seed: int,
     progress: Callable[[int, float], None] | None = None,
     n_classes: int = 0,
+    start: StartWeights | None = None,
 ) -> keras.Model:
     """Train a screener on samples of `samples.make_samples`.
 
@@ -50,6 +52,8 @@ def train_screener(
         Called with the step and the mean loss, now and then.
     n_classes : int
         Classes to be told apart; 0 where there is one only.
+    start : StartWeights, optional
+        What it begins with, instead of random weights.
 
     Raises
     ------
@@ -62,6 +66,8 @@ def train_screener(
 
     keras.utils.set_random_seed(seed)
     network = build_network(recipe, n_classes)
+    if start is not None:
+        start.give(network, recipe)
     rng = np.random.default_rng(seed)
     batches = Batches(samples, recipe.crop_px, recipe.context, training.batch_size, rng, n_classes)
 

@@ -32,10 +32,12 @@ def model_card(
         What the analysis needs to use the model (`part.part_card`).
     figures : dict
         See `figures.held_out_figures`.
+    held_out : HeldOut
+        Of all training images, also of those that are in no fold.
     pixel_sizes_nm : list of float
         Of the training images where they are known.
     """
-    folds = Counter(held_out.folds.values())
+    folds = Counter(fold for fold in held_out.folds.values() if fold >= 0)
     return usage | {
         "name": name,
         "description": recipe.description,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,17 @@ class HeldOut:
     box_convention: str
     tight_scales: Mapping[int, float | None] = field(default_factory=dict)
     classes: DefectClasses = field(default_factory=DefectClasses)
+
+    def in_folds(self) -> HeldOut:
+        """Without the images that every model learned from (fold −1), of which no figure can be."""
+        kept = {image: fold for image, fold in self.folds.items() if fold >= 0}
+        return replace(
+            self,
+            shapes={image: self.shapes[image] for image in kept},
+            labels={image: self.labels[image] for image in kept},
+            groups={image: self.groups[image] for image in kept},
+            folds=kept,
+        )
 
     def marked(self, image: str) -> Objects:
         """Labels of an image, as the scores take them."""

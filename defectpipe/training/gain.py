@@ -65,6 +65,9 @@ def gain_from_corrections(
     out: dict[str, Any] = {"model_before": {"name": before.name, "sha256": before.sha256}}
     if before.path is None:
         return out | {"skipped": before.missing}
+    mine = [image for image in held_out.shapes if image in corrected]
+    if not mine:
+        return out | {"skipped": "no corrected image is held out"}
     loops = loops_before(before, images, folder, n_jobs)
     convention = LoopModel.load(before.path).box_convention
     boxes = convert(loops[BOX_COLUMNS].to_numpy(float), convention, held_out.box_convention)
@@ -75,7 +78,7 @@ def gain_from_corrections(
     settings = Settings().statistics
     return out | {
         "rule": f"{rule_name(RULE, settings)}, one-to-one, on {held_out.box_convention} boxes",
-        "corrected_images": compare([i for i in held_out.shapes if i in corrected], held_out, loops, after, seen),
+        "corrected_images": compare(mine, held_out, loops, after, seen),
         "other_images": compare(others, held_out, loops, after, seen) if others else None,
         "note": ANCHORED,
     }

@@ -27,8 +27,8 @@ from defectpipe.training.box_scale import BoxScales, choose_box_scales
 from defectpipe.training.card import model_card
 from defectpipe.training.figures import HeldOut, held_out_figures
 from defectpipe.training.focus_gate import measure_focus_gate
-from defectpipe.training.folds import assign_folds
 from defectpipe.training.gain import gain_from_corrections
+from defectpipe.training.image_list import IMAGE_LIST, pixel_sha256, write_image_list
 from defectpipe.training.model_before import ModelBefore
 from defectpipe.training.part import (
     CANDIDATES,
@@ -42,7 +42,14 @@ from defectpipe.training.part import (
 from defectpipe.training.predicted_f1 import judge_images, predicted_f1_card
 from defectpipe.training.progress import rows_for, share_rows
 from defectpipe.training.recipe import TrainingRecipe
-from defectpipe.training.workspace import IMAGE_LIST, PartJob, fingerprint, pixel_sha256, store_images, write_card
+from defectpipe.training.start import (
+    NO_FOLD,
+    StartModel,
+    folds_without_known,
+    started_from,
+    whole_recipe,
+)
+from defectpipe.training.workspace import PartJob, fingerprint, store_images, write_card
 
 HELD_OUT_FOLDER = "held-out"
 
@@ -79,6 +86,7 @@ def train_loop_model(
     seed: int = 0,
     n_jobs: int | None = None,
     before: ModelBefore | None = None,
+    start: StartModel | None = None,
 ) -> Path:
     """Train a model: one for each held-out fold, for the figures and the threshold, then one on all images.
 
@@ -96,6 +104,9 @@ def train_loop_model(
         Parts trained at once, each on one core. Default: the cores that this process may use.
     before : ModelBefore, optional
         The model whose loops were corrected: the card says what was gained over it.
+    start : StartModel, optional
+        The model that every part starts from. Its recipe is then that of `start.recipe_from`, changed by the file; and
+        images that it was trained on, with the other fields of their groups, are in no figure.
 
     Returns
     -------
@@ -107,31 +118,49 @@ def train_loop_model(
     ------
     LabelError
         There are too few loops or groups, or a label is of none of the recipe's classes.
+    SettingsError
+        The recipe asks for what its start cannot give.
     """
-    if not isinstance(recipe, TrainingRecipe):
-        recipe = TrainingRecipe() if recipe is None else TrainingRecipe.read(recipe)
     if not images:
         raise LabelError("There are no labelled images to train on.")
-    folds = assign_folds(
-        [i.group for i in images], [len(i.labels) for i in images], [i.fold for i in images], recipe.n_folds
+    recipe = whole_recipe(recipe, None if start is None else start.load())
+    pixels = [] if start is None else [pixel_sha256(i.micrograph.grey8()) for i in images]
+    folds, known = folds_without_known(
+        [i.group for i in images],
+        [len(i.labels) for i in images],
+        [i.fold for i in images],
+        recipe.n_folds,
+        pixels,
+        start,
     )
     boxes = [convert(i.labels[BOX_COLUMNS].to_numpy(float), "tight", recipe.box_convention) for i in images]
     triples = [(i.micrograph, b, fold) for i, b, fold in zip(images, boxes, folds, strict=True)]
     classes = [recipe.defect_classes.numbers(i.labels, i.micrograph.image) for i in images]
-    work = models_dir / ".defectpipe" / f"{name}-training-{fingerprint(triples, recipe, seed, classes)[:12]}"
+    work = (
+        models_dir
+        / ".defectpipe"
+        / f"{name}-training-{fingerprint(triples, recipe, seed, classes, start.sha256 if start else '')[:12]}"
+    )
     sizes = [i.micrograph.pixel_size_nm for i in images if i.micrograph.pixel_size_nm is not None]
     working_size = recipe.working_pixel_size_nm or (float(np.median(sizes)) if sizes else None)
     stored = store_images(work, triples, classes)
     parts: list[int | None] = [*range(max(folds) + 1), None]
     jobs = [
         PartJob(
-            work / ("all" if held_out is None else f"fold-{held_out}"), stored, held_out, working_size, recipe, seed
+            work / ("all" if held_out is None else f"fold-{held_out}"),
+            stored,
+            held_out,
+            working_size,
+            recipe,
+            seed,
+            start,
         )
         for held_out in parts
     ]
     n_jobs = n_jobs or len(os.sched_getaffinity(0))
     folders = _train_parts(jobs, n_jobs)
-    held_out = collect_held_out(images, folds, folders[:-1], recipe.box_convention, recipe.defect_classes)
+    everything = collect_held_out(images, folds, folders[:-1], recipe.box_convention, recipe.defect_classes)
+    held_out = everything.in_folds()
     scales, box_scales = choose_box_scales(held_out)
     held_out = dataclasses.replace(
         held_out,
@@ -154,11 +183,18 @@ def train_loop_model(
         write_atomic(target / file, (folders[-1] / file).read_bytes())
     write_parquet(held_out.loops, target / HELD_OUT_FOLDER / "loops.parquet")
     write_parquet(held_out.candidates, target / HELD_OUT_FOLDER / "candidates.parquet")
-    write_image_list(target, images, folds)
+    # Where the start has no list, nobody knows which images are behind this model either.
+    target.joinpath(IMAGE_LIST).unlink(missing_ok=True)
+    if start is None or known is not None:
+        rows = [(i.micrograph.image, i.group, i.micrograph) for i in images]
+        write_image_list(target, rows, folds, None if start is None else start.path)
     if degraded is not None:
         write_parquet(degraded, target / HELD_OUT_FOLDER / "degraded.parquet")
     usage = part_card(jobs[-1], scan_recipe([working_copy(image, jobs[-1]) for image in stored], jobs[-1]))
-    card = model_card(name, usage, figures, held_out, sizes, recipe, seed) | {"focus_gate": gate}
+    card = model_card(name, usage, figures, everything, sizes, recipe, seed) | {"focus_gate": gate}
+    if start is not None:
+        recall = figures["cascade"][-1]["recall_20px"]
+        card["started_from"] = started_from(start, recipe, known, folds.count(NO_FOLD), recall)
     known_sizes = {i.micrograph.image: i.micrograph.pixel_size_nm for i in images}
     card["predicted_f1"] = predicted_f1_card(judge_images(held_out, thresholds, known_sizes, working_size, degraded))
     if corrected:
@@ -193,30 +229,6 @@ def collect_held_out(
         box_convention,
         classes=classes or DefectClasses(),
     )
-
-
-def write_image_list(folder: Path, images: Sequence[TrainingImage], folds: Sequence[int]) -> Path:
-    """List in a model's folder which images it was trained on, known by hashes of their pixels; no pixels.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the model.
-    images : sequence of TrainingImage
-    folds : sequence of int
-        Of each image.
-
-    Returns
-    -------
-    Path
-        `IMAGE_LIST` in the folder: ``image``, ``group``, ``fold``, ``pixels_sha256``.
-    """
-    rows = [
-        (i.micrograph.image, i.group, fold, pixel_sha256(i.micrograph.grey8()))
-        for i, fold in zip(images, folds, strict=True)
-    ]
-    write_parquet(pd.DataFrame(rows, columns=["image", "group", "fold", "pixels_sha256"]), folder / IMAGE_LIST)
-    return folder / IMAGE_LIST
 
 
 def _train_parts(jobs: list[PartJob], n_jobs: int) -> list[Path]:

@@ -17,8 +17,9 @@ from defectpipe.errors import ModelError, SettingsError
 from defectpipe.io.tables import loops_table, read_parquet, write_parquet
 from defectpipe.model import LoopModel, find_model
 from defectpipe.settings import Settings
+from defectpipe.training.image_list import pixel_sha256, pixels_known_to
 from defectpipe.training.progress import PartProgress, rows_for, share_rows
-from defectpipe.training.workspace import IMAGE_LIST, StoredImage, pixel_sha256
+from defectpipe.training.workspace import StoredImage
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,5 @@ def find_loops(job: BeforeJob) -> pd.DataFrame:
 
 def seen_before(path: Path, images: Sequence[StoredImage]) -> set[str] | None:
     """Images, by their pixels, that a model lists among those that it was trained on; None: it has no list."""
-    try:
-        known = set(read_parquet(path / IMAGE_LIST)["pixels_sha256"])
-    except (OSError, KeyError, ValueError):
-        return None
-    return {image.image for image in images if pixel_sha256(np.load(image.pixels)) in known}
+    known = pixels_known_to(path)
+    return None if known is None else {i.image for i in images if pixel_sha256(np.load(i.pixels)) in known}

@@ -63,8 +63,9 @@ def working_copy(image: StoredImage, job: PartJob) -> LabelledImage:
 
 
 def scan_recipe(images: list[LabelledImage], job: PartJob) -> ScanRecipe:
-    """Scan over the sizes that the labels have."""
-    default = ScanRecipe()
+    """Scan over the sizes that the labels have; a cascade that is kept keeps its way of scanning."""
+    kept = None if job.recipe.train_cascade or job.start is None else job.start.load()
+    default = ScanRecipe() if kept is None else kept.scan
     sides = np.concatenate([(image.boxes[:, 2:] - image.boxes[:, :2]).max(1, initial=0) for image in images])
     if not len(sides):
         return default
@@ -96,6 +97,10 @@ def part_card(job: PartJob, scan: ScanRecipe) -> dict[str, Any]:
 
 def _train_cascade(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, progress: PartProgress) -> None:
     if (job.folder / CASCADE).exists():
+        return
+    if not job.recipe.train_cascade:
+        assert job.start is not None
+        write_atomic(job.folder / CASCADE, job.start.load().files.content(CASCADE))
         return
     recipe = job.recipe.cascade
     progress.begin("cascade", recipe.n_stages)
@@ -135,7 +140,13 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
     progress.begin("screener", recipe.screener_training.n_steps)
     n_classes = recipe.defect_classes.n_logits
     network = train_screener(
-        Samples.joined(samples), recipe.screener, recipe.screener_training, job.seed, progress.loss, n_classes
+        Samples.joined(samples),
+        recipe.screener,
+        recipe.screener_training,
+        job.seed,
+        progress.loss,
+        n_classes,
+        None if job.start is None else job.start.weights(recipe),
     )
     save_weights(network, job.folder / WEIGHTS)
     export_onnx(network, job.folder / ONNX)

@@ -37,6 +37,8 @@ class TrainingRecipe:
         on its folds 0 to 2).
     max_candidates_per_megapixel : int
         Candidates that the screener sees, in training and in use.
+    train_cascade : bool
+        False, where a training starts from a model: that one's cascade is kept.
     classes : dict
         Classes of defects by name, each with its conventional ``diameter`` and the further names that ``labels`` have
         for it (`classes.DefectClasses.of`). Empty: one class of loops, to which every label belongs.
@@ -53,6 +55,7 @@ class TrainingRecipe:
     box_spread: float = 0.25
     max_candidates_per_megapixel: int = 400
     classes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    train_cascade: bool = True
     focus_model: str = "focus-stem"
     description: str = ""
     data_source: str = "not stated"
@@ -82,13 +85,13 @@ class TrainingRecipe:
         return DefectClasses.of(self.classes)
 
     @classmethod
-    def read(cls, path: Path) -> TrainingRecipe:
-        """Recipe from a JSON file that holds any part of it; unknown names are refused."""
+    def read(cls, path: Path, default: TrainingRecipe | None = None) -> TrainingRecipe:
+        """Recipe from a JSON file that holds any part of it, the rest of `default`; unknown names are refused."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SettingsError(f"{path}: cannot be read as JSON ({error}).") from error
-        return _replaced(cls(), values, str(path))
+        return _replaced(default or cls(), values, str(path))
 
 
 def _replaced(default: Any, values: dict[str, Any], where: str) -> Any:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from defectpipe.io.tables import write_json
 from defectpipe.micrograph import Calibration, Micrograph
 from defectpipe.training.recipe import TrainingRecipe
 
-IMAGE_LIST = "held-out/images.parquet"
-"""Of a model's folder: the images that it was trained on, with hashes of their pixels."""
+if TYPE_CHECKING:
+    from defectpipe.training.start import StartModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,10 @@ class StoredImage:
 
 @dataclass(frozen=True, eq=False)
 class PartJob:
-    """One model of a training: of all images but one fold, or of all (`held_out` None)."""
+    """One model of a training: of all images but one fold, or of all (`held_out` None).
+
+    `start` is the model that it begins from; None: from scratch.
+    """
 
     folder: Path
     images: tuple[StoredImage, ...]
@@ -52,6 +55,7 @@ class PartJob:
     working_pixel_size_nm: float | None
     recipe: TrainingRecipe
     seed: int
+    start: StartModel | None = None
 
     @property
     def training_images(self) -> list[StoredImage]:
@@ -74,9 +78,10 @@ def fingerprint(
     recipe: TrainingRecipe,
     seed: int,
     classes: Sequence[np.ndarray] = (),
+    start_sha256: str = "",
 ) -> str:
     """Hash of everything that a training depends on: what stands under another one is not taken up."""
-    total = hashlib.sha256(json.dumps([dataclasses.asdict(recipe), seed], sort_keys=True).encode())
+    total = hashlib.sha256(json.dumps([dataclasses.asdict(recipe), seed, start_sha256], sort_keys=True).encode())
     for numbers in classes:
         total.update(np.ascontiguousarray(numbers, np.int64).tobytes())
     for m, boxes, fold in images:
@@ -109,13 +114,6 @@ def store_images(
         numbers = classes[i] if len(classes) else None
         stored.append(StoredImage(path, m.image, m.pixel_size_nm, fold, boxes, numbers))
     return tuple(stored)
-
-
-def pixel_sha256(grey: np.ndarray) -> str:
-    """Hash of an image's 8-bit pixels and shape, whatever its name and format."""
-    total = hashlib.sha256(json.dumps(grey.shape).encode())
-    total.update(np.ascontiguousarray(grey, np.uint8).tobytes())
-    return total.hexdigest()
 
 
 def write_card(path: Path, card: dict[str, Any]) -> None:
