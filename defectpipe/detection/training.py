@@ -10,7 +10,7 @@ import numpy as np
 from defectpipe.boxes import overlaps, shrink, touches_border
 from defectpipe.detection.boosting import train_stage
 from defectpipe.detection.cascade import Cascade
-from defectpipe.detection.lbp import code_matrix, corner_offsets, feature_grid, integral_windows
+from defectpipe.detection.lbp import code_matrix, feature_grid
 from defectpipe.detection.scan import Level, ScanRecipe, pyramid, scan_level, window_boxes
 from defectpipe.errors import LabelError
 
@@ -82,7 +82,6 @@ def train_cascade(
     """
     rng = np.random.default_rng(seed)
     cascade = Cascade(recipe.window_px, feature_grid(recipe.window_px))
-    offsets = corner_offsets(cascade.features, recipe.window_px + 1)
     positives = np.concatenate(
         [cut_positives(image, recipe, scan, rng) for image in images]
         or [np.zeros((0, recipe.window_px, recipe.window_px), np.uint8)]
@@ -97,7 +96,7 @@ def train_cascade(
         negatives, acceptance = mine_negatives(cascade, images, recipe, scan, rng)
         if len(negatives) < max(100, recipe.n_negatives // 20):
             break
-        codes = code_matrix(integral_windows(np.concatenate([kept, negatives])), offsets)
+        codes = code_matrix(np.concatenate([kept, negatives]), cascade.features)
         is_loop = np.arange(len(kept) + len(negatives)) < len(kept)
         stage, false_alarms = train_stage(
             codes,
