@@ -28,17 +28,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from fecral_data import RESULTS, training_images
 
 from defectpipe.boxes import convert, overlaps
 from defectpipe.detection.cascade import Cascade
 from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
 from defectpipe.detection.scan import ScanRecipe, find_candidates, pyramid, scan_level
 from defectpipe.detection.training import CascadeRecipe, LabelledImage, cut_positives, squares, train_stages
-from defectpipe.io.tables import write_json
-from defectpipe.resolution import binning, reduce, to_working
-from defectpipe.simulation.loops.fields import simulate_field
-from defectpipe.simulation.loops.presets import PRESETS
 
 SCAN = ScanRecipe(min_side_px=24.0)
 WORKING_PIXEL_SIZE_NM = 0.2832
@@ -51,11 +46,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("traincascade", help="the program, built as benchmarks/README.md says")
     parser.add_argument("--simulated", action="store_true", help="simulated fields instead of the FeCrAl set")
-    parser.add_argument("--every", type=int, default=4, help="one of so many images")
-    parser.add_argument("--positives", type=int, default=3000, help="windows about loops in each stage")
-    parser.add_argument("--negatives", type=int, default=3000, help="windows without a loop in each stage")
-    parser.add_argument("--stages", type=int, default=9)
+    parser.add_argument("--every", type=int, default=3, help="one of so many images")
+    parser.add_argument("--positives", type=int, default=6000, help="windows about loops in each stage")
+    parser.add_argument("--negatives", type=int, default=6000, help="windows without a loop in each stage")
+    parser.add_argument("--stages", type=int, default=10)
     given = parser.parse_args()
+    # Here, not above: our training's process begins with this file, and needs none of it.
+    from fecral_data import RESULTS
+
+    from defectpipe.io.tables import write_json
+
     cv2.setNumThreads(1)
     recipe = CascadeRecipe(
         n_stages=given.stages,
@@ -115,6 +115,10 @@ def main() -> None:
 
 def fecral_images(every: int) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """Some images of folds 1 to 4, and of fold 0, at the working resolution."""
+    from fecral_data import training_images
+
+    from defectpipe.resolution import binning, reduce, to_working
+
     learned: list[LabelledImage] = []
     held_out: list[LabelledImage] = []
     for fold, images in ((0, held_out), (1, learned)):
@@ -128,6 +132,9 @@ def fecral_images(every: int) -> tuple[list[LabelledImage], list[LabelledImage]]
 
 def simulated_images() -> tuple[list[LabelledImage], list[LabelledImage]]:
     """32 simulated fields to learn from, 12 others."""
+    from defectpipe.simulation.loops.fields import simulate_field
+    from defectpipe.simulation.loops.presets import PRESETS
+
     made = [simulate_field(PRESETS["demo"], 5, i) for i in range(44)]
     images = [LabelledImage(f.micrograph.grey8(), f.labels[BOX_COLUMNS].to_numpy(float)) for f in made]
     return images[:32], images[32:]

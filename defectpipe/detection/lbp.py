@@ -52,13 +52,11 @@ def corner_offsets(features: np.ndarray, shape: tuple[int, int], step: int = 1) 
     """
     x, y, w, h = features.T.astype(np.int64)
     height, width = shape
-    offsets = np.empty((len(features), 16), np.uint64)
-    for row in range(4):
-        for column in range(4):
-            v, u = y + row * h, x + column * w
-            part = v % step * step + u % step
-            offsets[:, 4 * row + column] = part * height * width + v // step * width + u // step
-    return offsets
+    corners = np.arange(4)
+    v, u = y[:, None] + h[:, None] * corners, x[:, None] + w[:, None] * corners
+    rows = v % step * step * height * width + v // step * width
+    columns = u % step * height * width + u // step
+    return (rows[:, :, None] + columns[:, None, :]).reshape(-1, 16).astype(np.uint64)
 
 
 def take_apart(integral: np.ndarray, step: int) -> np.ndarray:

@@ -126,13 +126,17 @@ def scan_level(cascade: Cascade, level: Level, step: int | None = None) -> tuple
 def scan_pixels(cascade: Cascade, pixels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
     """As `scan_level`, of a level or a part of it, uint8; windows start at multiples of `step`."""
     packed = cascade.packed
-    parts = take_apart(cv2.integral(pixels), step)
+    parts = _integral(pixels, step)
     height, width = (max(0, (n - cascade.window_px) // step + 1) for n in pixels.shape)
     offsets = corner_offsets(packed.features, parts.shape[1:], step)
     corners, margins = _scan(
         parts.ravel(), parts.shape[2], height, width, offsets, *packed.judged_by, _MAX_HITS_PER_LEVEL
     )
     return corners * step, margins
+
+
+def _integral(pixels: np.ndarray, step: int) -> np.ndarray:
+    return take_apart(cv2.integral(pixels), step)
 
 
 def window_boxes(

@@ -115,9 +115,9 @@ def train_stages(
         rng.bit_generator.state = begun.random_state
         for report in reports if progress is not None else []:
             progress(report)
+    judged = cascade.judge(positives)
     for number in range(len(reports), recipe.n_stages):
-        passed = positives[cascade.judge(positives) == number] if number else positives
-        kept = passed[: recipe.n_positives]
+        kept = positives[judged == number][: recipe.n_positives]
         negatives, acceptance = mine_negatives(cascade, images, recipe, scan, rng)
         if len(negatives) < max(100, recipe.n_negatives // 20):
             break
@@ -133,7 +133,8 @@ def train_stages(
             feature_share=recipe.feature_share,
         )
         cascade = dataclasses.replace(cascade, stages=(*cascade.stages, stage))
-        hit_rate = float((cascade.judge(positives) == number + 1).mean())
+        judged = cascade.judge(positives)
+        hit_rate = float((judged == number + 1).mean())
         reports.append(
             StageReport(number + 1, len(kept), len(negatives), len(stage.stumps), hit_rate, false_alarms, acceptance)
         )
@@ -191,7 +192,7 @@ def mine_negatives(
     seen, accepted = 0, 0
     for i in rng.permutation(len(images)):
         image = images[i]
-        found: list[np.ndarray] = []
+        found: list[tuple[np.ndarray, int, int]] = []
         for level in pyramid(image.pixels, side, scan):
             corners, looked_at = _passing_corners(cascade, level, rng)
             seen += looked_at
@@ -206,8 +207,10 @@ def mine_negatives(
             corners = corners[free]
             accepted += len(corners)
             drawn = rng.permutation(len(corners))[: recipe.negatives_per_image]
-            found += [level.pixels[v : v + side, u : u + side] for u, v in corners[drawn]]
-        pool += [found[j] for j in rng.permutation(len(found))[: recipe.negatives_per_image]]
+            found += [(level.pixels, u, v) for u, v in corners[drawn].tolist()]
+        for j in rng.permutation(len(found))[: recipe.negatives_per_image]:
+            pixels, u, v = found[j]
+            pool.append(pixels[v : v + side, u : u + side])
         if len(pool) >= recipe.n_negatives:
             break
     windows = np.array(pool, np.uint8).reshape(-1, side, side)[: recipe.n_negatives]
