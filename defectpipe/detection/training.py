@@ -113,8 +113,9 @@ def train_stages(
     if begun is not None:
         cascade, reports = dataclasses.replace(cascade, stages=begun.stages), list(begun.reports)
         rng.bit_generator.state = begun.random_state
-        for report in reports if progress is not None else []:
-            progress(report)
+        if progress is not None:
+            for report in reports:
+                progress(report)
     judged = cascade.judge(positives)
     for number in range(len(reports), recipe.n_stages):
         kept = positives[judged == number][: recipe.n_positives]
