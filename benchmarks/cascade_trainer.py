@@ -37,6 +37,15 @@ from defectpipe.detection.training import CascadeRecipe, LabelledImage, cut_posi
 
 SCAN = ScanRecipe(min_side_px=24.0)
 WORKING_PIXEL_SIZE_NM = 0.2832
+THEIRS = "opencv_traincascade"
+# Name, share of the features that each stump is chosen from (the recipe's is 0.25), seed.
+OURS = (
+    ("ours", 0.25, 0),
+    ("ours, second seed", 0.25, 1),
+    ("ours, third seed", 0.25, 2),
+    ("ours, twice the features", 0.5, 0),
+)
+RECALLS = (0.8, 0.9, 0.95)
 BUDGETS = (25, 50, 100, 200, 400)
 BOX_COLUMNS = ["x0_px", "y0_px", "x1_px", "y1_px"]
 
@@ -74,18 +83,20 @@ def main() -> None:
         folder = Path(place)
         write_samples(folder, positives, backgrounds)
         warm_up = dataclasses.replace(recipe, n_stages=2, n_positives=200, n_negatives=200, max_stumps=2)
-        train_ours(folder, positives[:400], backgrounds[:4], warm_up)
-        seconds = {"ours": [train_ours(folder, positives, backgrounds, recipe)]}
-        seconds["opencv_traincascade"] = [train_theirs(folder, given.traincascade, recipe)]
-        seconds["ours"].append(train_ours(folder, positives, backgrounds, recipe))
-        cascades = {
-            "ours": read_cascade(folder / "ours.xml"),
-            "opencv_traincascade": read_cascade(folder / "theirs" / "cascade.xml"),
-        }
+        train_ours(folder, positives[:400], backgrounds[:4], warm_up, 0.25, 0)
+        seconds, cascades = {}, {}
+        for name, share, seed in OURS[:2]:
+            seconds[name] = train_ours(folder, positives, backgrounds, recipe, share, seed)
+            cascades[name] = read_cascade(folder / "ours.xml")
+        seconds[THEIRS] = train_theirs(folder, given.traincascade, recipe)
+        cascades[THEIRS] = read_cascade(folder / "theirs" / "cascade.xml")
+        for name, share, seed in OURS[2:]:
+            seconds[name] = train_ours(folder, positives, backgrounds, recipe, share, seed)
+            cascades[name] = read_cascade(folder / "ours.xml")
     windows = np.concatenate([cut_positives(image, recipe, SCAN, rng) for image in held_out])
     empty = [without_loops(image, rng) for image in held_out]
     rows = {
-        name: {"cpu_s": [round(s, 2) for s in seconds[name]], **judged(cascade, held_out, windows, empty)}
+        name: {"cpu_s": round(seconds[name], 2), **judged(cascade, held_out, windows, empty)}
         for name, cascade in cascades.items()
     }
     found = {
@@ -107,7 +118,7 @@ def main() -> None:
         },
         "recipe": dataclasses.asdict(recipe),
         "rows": rows,
-        "cpu_ratio": round(float(np.mean(seconds["opencv_traincascade"]) / np.mean(seconds["ours"])), 2),
+        "cpu_ratio": {name: round(seconds[THEIRS] / seconds[name], 2) for name, _, _ in OURS},
     }
     write_json(found, RESULTS / ("cascade-trainer-simulated.json" if given.simulated else "cascade-trainer.json"))
     print(json.dumps(found, indent=1))
@@ -175,11 +186,20 @@ def write_samples(folder: Path, positives: np.ndarray, backgrounds: list[np.ndar
     (folder / "backgrounds.txt").write_text("\n".join(names) + "\n")
 
 
-def train_ours(folder: Path, positives: np.ndarray, backgrounds: list[np.ndarray], recipe: CascadeRecipe) -> float:
+def train_ours(
+    folder: Path,
+    positives: np.ndarray,
+    backgrounds: list[np.ndarray],
+    recipe: CascadeRecipe,
+    feature_share: float,
+    seed: int,
+) -> float:
     """CPU seconds of a process of its own that trains and writes ``ours.xml``."""
     np.savez(folder / "samples.npz", positives=positives, **{f"b{i:04d}": b for i, b in enumerate(backgrounds)})
     before = _children_s()
-    child = multiprocessing.get_context("spawn").Process(target=_train_ours, args=(folder, recipe))
+    child = multiprocessing.get_context("spawn").Process(
+        target=_train_ours, args=(folder, dataclasses.replace(recipe, feature_share=feature_share), seed)
+    )
     child.start()
     child.join()
     if child.exitcode:
@@ -187,12 +207,12 @@ def train_ours(folder: Path, positives: np.ndarray, backgrounds: list[np.ndarray
     return _children_s() - before
 
 
-def _train_ours(folder: Path, recipe: CascadeRecipe) -> None:
+def _train_ours(folder: Path, recipe: CascadeRecipe, seed: int) -> None:
     cv2.setNumThreads(1)
     with np.load(folder / "samples.npz") as kept:
         images = [LabelledImage(kept[k], np.zeros((0, 4))) for k in sorted(kept.files) if k != "positives"]
         positives = kept["positives"]
-    cascade, reports = train_stages(positives, images, recipe, SCAN, np.random.default_rng(0))
+    cascade, reports = train_stages(positives, images, recipe, SCAN, np.random.default_rng(seed))
     print("ours: stumps", [report.n_stumps for report in reports], f"{time.process_time():.1f} CPU s", flush=True)
     xml = cascade_to_xml(cascade, hit_rate=recipe.hit_rate, false_alarm_rate=recipe.false_alarm_rate)
     (folder / "ours.xml").write_text(xml)
@@ -243,24 +263,30 @@ def judged(
             passed += len(scan_level(cascade, level)[0])
             looked_at += np.prod([-(-(n - cascade.window_px + 1) // level.step) for n in level.pixels.shape])
     scores = np.sort(np.concatenate([score for _, score in found]))[::-1]
-    curve = {}
-    for budget in BUDGETS:
-        n = int(budget * megapixels)
-        if n > len(scores):
-            break
-        hits = [
-            _hits(image, boxes[score >= scores[n - 1]]) for image, (boxes, score) in zip(images, found, strict=True)
-        ]
-        near, overlapping = np.concatenate(hits).mean(0)
-        curve[str(budget)] = {"recall_20px": round(float(near), 4), "recall_iou_0.4": round(float(overlapping), 4)}
+    curve = {n: _recall(images, found, scores, int(n * megapixels)) for n in range(5, int(len(scores) / megapixels), 5)}
+    needed = {
+        str(wanted): next((n for n, (_, overlapping) in curve.items() if overlapping >= wanted), None)
+        for wanted in RECALLS
+    }
+    shown = {str(n): {"recall_20px": r[0], "recall_iou_0.4": r[1]} for n, r in curve.items() if n in BUDGETS}
     return {
         "stages": len(cascade.stages),
         "stumps": [len(stage.stumps) for stage in cascade.stages],
         "hit_rate_of_held_out_windows": round(float((cascade.judge(windows) == len(cascade.stages)).mean()), 4),
         "false_alarms_of_held_out_backgrounds": float(f"{passed / looked_at:.3g}"),
-        "candidates_per_megapixel": curve,
+        "at_candidates_per_megapixel": shown,
+        "candidates_per_megapixel_for_recall_iou_0.4": needed,
         "n_candidates_per_megapixel_in_all": round(len(scores) / megapixels, 1),
     }
+
+
+def _recall(
+    images: list[LabelledImage], found: list[tuple[np.ndarray, np.ndarray]], scores: np.ndarray, n: int
+) -> tuple[float, float]:
+    """Shares of the labels found by the `n` best candidates of all images: by the 20 px rule, by an overlap of 0.4."""
+    hits = [_hits(image, boxes[score >= scores[n - 1]]) for image, (boxes, score) in zip(images, found, strict=True)]
+    near, overlapping = np.concatenate(hits).mean(0)
+    return round(float(near), 4), round(float(overlapping), 4)
 
 
 def _hits(image: LabelledImage, boxes: np.ndarray) -> np.ndarray:
