@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-data bench-errors train-peers bench-peers bench-catalogue bench-catalogue-speed bench-catalogue-likeness bench-focus-loop bench-focus-real bench-diameters bench-classes train-fecral train-316l remeasure-fecral list-fecral bench-fecral bench-speed pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-learning bench-corrections bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
+.PHONY: bench bench-data bench-errors train-peers bench-peers bench-catalogue bench-catalogue-speed bench-catalogue-likeness bench-focus-loop bench-focus-real bench-diameters bench-classes train-fecral train-316l remeasure-fecral list-fecral bench-fecral bench-throughput bench-cascade pictures pictures-fecral bench-fuzz bench-kill bench-large bench-many bench-realism bench-simulation bench-simulated-training bench-learning bench-corrections bench-predicted-f1 bench-focus-gate bench-focus-cost recognition-data train-recognition bench-recognition recognition-freeze focus-benchmark focus-figure focus-freeze run test setup lint types arrows format requirements clean
 
 ## the main job, on the built-in demonstration
 run: setup
@@ -52,9 +52,10 @@ bench: bench-simulation bench-classes bench-corrections bench-catalogue-speed be
 	bench-focus-loop focus-freeze focus-benchmark \
 	recognition-data recognition-freeze train-recognition bench-recognition
 
-## every benchmark that needs the real sets (DEFECTPIPE_DATA): figures of the models as they ship, rivals trained first; TRAIN=yes trains these models, too, before all else; CASCADE=file.xml adds bench-speed. ARGS go to the single targets, not here
+## every benchmark that needs the real sets (DEFECTPIPE_DATA): figures of the models as they ship, rivals trained first; TRAIN=yes trains these models, too, before all else; CASCADE=file.xml adds bench-throughput, TRAINCASCADE=program bench-cascade. ARGS go to the single targets, not here
 bench-data: $(if $(TRAIN),train-fecral train-316l) bench-fecral bench-errors bench-predicted-f1 bench-diameters \
-	bench-focus-gate bench-focus-cost bench-focus-real bench-realism bench-catalogue-likeness $(if $(CASCADE),bench-speed) \
+	bench-focus-gate bench-focus-cost bench-focus-real bench-realism bench-catalogue-likeness \
+	$(if $(CASCADE),bench-throughput) $(if $(TRAINCASCADE),bench-cascade) \
 	train-peers bench-peers bench-simulated-training bench-learning
 
 ## a catalogue built and searched, and how often the images most like one are of its kind
@@ -122,9 +123,13 @@ bench-peers: setup
 bench-predicted-f1: setup
 	$(BIN)/python benchmarks/predicted_f1.py $(ARGS)
 
-## CPU time over that of a published cascade: make bench-speed CASCADE=file.xml
-bench-speed: setup
-	$(BIN)/python benchmarks/fecral_speed.py $(CASCADE)
+## where the CPU time of the chain and of a run goes, beside a published cascade: make bench-throughput CASCADE=file.xml
+bench-throughput: setup
+	$(BIN)/python benchmarks/throughput.py $(CASCADE) $(ARGS)
+
+## our cascade trainer beside OpenCV's: make bench-cascade TRAINCASCADE=/path/to/opencv_traincascade
+bench-cascade: setup
+	$(BIN)/python benchmarks/cascade_trainer.py $(TRAINCASCADE) $(ARGS)
 
 ## peak memory and seams of an image of 30,000 × 30,000 px: make bench-large SIDE=10000 for a smaller one
 bench-large: setup

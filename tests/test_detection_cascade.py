@@ -10,7 +10,7 @@ import pytest
 
 from defectpipe.detection.boosting import split_codes, train_stage
 from defectpipe.detection.cascade import Cascade
-from defectpipe.detection.lbp import code_matrix, corner_offsets, feature_grid, integral_windows
+from defectpipe.detection.lbp import code_matrix, feature_grid
 from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
 from defectpipe.errors import ModelError
 
@@ -38,14 +38,13 @@ def trained() -> tuple[Cascade, np.ndarray]:
     """A cascade of three stages, and windows of all kinds."""
     rng = np.random.default_rng(0)
     cascade = Cascade(SIDE, feature_grid(SIDE))
-    offsets = corner_offsets(cascade.features, SIDE + 1)
     positives = rings(300, rng)
     for number in range(3):
         negatives = textures(4000, rng)
         if number:
             negatives = negatives[cascade.judge(negatives) == number]
         windows = np.concatenate([positives, negatives[:300]])
-        codes = code_matrix(integral_windows(windows), offsets)
+        codes = code_matrix(windows, cascade.features)
         stage, _ = train_stage(
             codes, np.arange(len(windows)) < 300, hit_rate=0.99, false_alarm_rate=0.3, max_stumps=6, rng=rng
         )
@@ -67,7 +66,7 @@ def test_codes_follow_the_definition() -> None:
     rng = np.random.default_rng(1)
     windows = rng.integers(0, 4, (40, SIDE, SIDE), dtype=np.uint8)  # few grey levels: many ties
     grid = feature_grid(SIDE)[::37]
-    codes = code_matrix(integral_windows(windows), corner_offsets(grid, SIDE + 1))
+    codes = code_matrix(windows, grid)
     clockwise = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
     for f, (x, y, w, h) in enumerate(grid):
         for n, window in enumerate(windows):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from defectpipe.boxes import overlaps
+from defectpipe.detection.boosting import PASS_MARGIN
 from defectpipe.detection.cascade import Cascade
-from defectpipe.detection.scan import ScanRecipe, find_candidates, pyramid, raw_hits, window_boxes
+from defectpipe.detection.lbp import code_matrix
+from defectpipe.detection.scan import ScanRecipe, find_candidates, pyramid, raw_hits, scan_pixels, window_boxes
 from defectpipe.detection.training import CascadeRecipe, LabelledImage, mine_negatives, squares, train_cascade
 from defectpipe.errors import LabelError
 
@@ -60,6 +62,39 @@ def test_unseen_rings_of_every_size_are_found(cascade: Cascade) -> None:
     assert found / total > 0.9
     # the same number of squares at random would find a few only
     assert n_candidates <= 5 * 60
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_the_scan_finds_the_windows_that_each_by_itself_would_pass(cascade: Cascade, step: int) -> None:
+    pixels = picture(np.random.default_rng(11), shape=(131, 158)).pixels
+    corners, margins = scan_pixels(cascade, pixels, step)
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (24, 24))[::step, ::step]
+    n_rows, n_columns = windows.shape[:2]
+    windows = windows.reshape(-1, 24, 24)
+    # stage by stage, window by window, from the codes alone
+    expected, reached = np.zeros(len(windows)), np.ones(len(windows), bool)
+    for stage in cascade.stages:
+        codes = code_matrix(windows, cascade.features[[stump.feature for stump in stage.stumps]])
+        sums = np.zeros(len(windows))
+        for stump, row in zip(stage.stumps, codes, strict=True):
+            sums += stump.table()[row]
+        threshold = np.float32(stage.threshold - PASS_MARGIN)
+        reached &= sums >= threshold
+        expected += sums - np.float64(threshold)
+    found = np.flatnonzero(reached)
+    assert len(windows) > 4096 or step > 1, "more than one block"
+    assert 3 < len(found) < len(windows) / 10
+    np.testing.assert_array_equal(corners, step * np.stack([found % n_columns, found // n_columns], 1))
+    np.testing.assert_array_equal(margins, (expected[found] / len(cascade.stages)).astype(np.float32))
+    np.testing.assert_array_equal(cascade.judge(windows) == len(cascade.stages), reached)
+    assert n_rows == (131 - 24) // step + 1
+
+
+def test_a_picture_smaller_than_the_window_has_no_hits(cascade: Cascade) -> None:
+    for shape in ((23, 60), (60, 23), (7, 5)):
+        corners, margins = scan_pixels(cascade, np.zeros(shape, np.uint8), 2)
+        assert corners.shape == (0, 2)
+        assert margins.shape == (0,)
 
 
 def test_training_is_repeatable() -> None:

@@ -45,42 +45,62 @@ def _rank_features(
     negative_weights: np.ndarray,
 ) -> np.ndarray:
     """Quality of an approximate best two-way split of each chosen feature's codes, ordered by mean response."""
-    quality = np.zeros(len(chosen), np.float32)
-    for k in range(len(chosen)):
-        row = codes[chosen[k]]
-        hist_p = np.zeros(256, np.float32)
-        hist_n = np.zeros(256, np.float32)
-        for i in range(len(positives)):
-            hist_p[row[positives[i]]] += positive_weights[i]
-        for i in range(len(negatives)):
-            hist_n[row[negatives[i]]] += negative_weights[i]
-        bin_p = np.zeros(64, np.float32)
-        bin_n = np.zeros(64, np.float32)
-        total_p = np.float32(0)
-        total_n = np.float32(0)
-        for j in range(256):
-            weight = hist_p[j] + hist_n[j]
-            if weight > 0:
-                b = int(hist_p[j] / weight * np.float32(63) + np.float32(0.5))
-                bin_p[b] += hist_p[j]
-                bin_n[b] += hist_n[j]
-                total_p += hist_p[j]
-                total_n += hist_n[j]
-        left_p = np.float32(0)
-        left_n = np.float32(0)
-        best = np.float32(0)
-        for b in range(63):
-            left_p += bin_p[b]
-            left_n += bin_n[b]
-            left = left_p + left_n
-            right = total_p + total_n - left
-            if left > 1e-7 and right > 1e-7:
-                left_sum = left_p - left_n
-                right_sum = total_p - total_n - left_sum
-                value = left_sum * left_sum / left + right_sum * right_sum / right
-                best = max(best, value)
-        quality[k] = best
+    quality = np.empty(len(chosen), np.float32)
+    hist_p = np.empty((4, 256), np.float32)
+    hist_n = np.empty((4, 256), np.float32)
+    for k in range(0, len(chosen), 4):
+        # Four features at once: a sum waits for the one before it in its own histogram only.
+        rows = chosen[np.minimum(np.arange(k, k + 4), len(chosen) - 1)]
+        hist_p[:] = 0
+        hist_n[:] = 0
+        _add_up(codes[rows[0]], codes[rows[1]], codes[rows[2]], codes[rows[3]], positives, positive_weights, hist_p)
+        _add_up(codes[rows[0]], codes[rows[1]], codes[rows[2]], codes[rows[3]], negatives, negative_weights, hist_n)
+        for j in range(min(4, len(chosen) - k)):
+            quality[k + j] = _split_quality(hist_p[j], hist_n[j])
     return quality
+
+
+@njit(cache=True)
+def _add_up(  # type: ignore[no-untyped-def]
+    first, second, third, fourth, samples, weights, hist
+):
+    """Add the samples' weights to the histograms of four features' codes."""
+    for i in range(len(samples)):
+        sample, weight = samples[i], weights[i]
+        hist[0, first[sample]] += weight
+        hist[1, second[sample]] += weight
+        hist[2, third[sample]] += weight
+        hist[3, fourth[sample]] += weight
+
+
+@njit(cache=True, fastmath=True)
+def _split_quality(hist_p: np.ndarray, hist_n: np.ndarray) -> np.float32:
+    bin_p = np.zeros(64, np.float32)
+    bin_n = np.zeros(64, np.float32)
+    total_p = np.float32(0)
+    total_n = np.float32(0)
+    for j in range(256):
+        weight = hist_p[j] + hist_n[j]
+        if weight > 0:
+            b = int(hist_p[j] / weight * np.float32(63) + np.float32(0.5))
+            bin_p[b] += hist_p[j]
+            bin_n[b] += hist_n[j]
+            total_p += hist_p[j]
+            total_n += hist_n[j]
+    left_p = np.float32(0)
+    left_n = np.float32(0)
+    best = np.float32(0)
+    for b in range(63):
+        left_p += bin_p[b]
+        left_n += bin_n[b]
+        left = left_p + left_n
+        right = total_p + total_n - left
+        if left > 1e-7 and right > 1e-7:
+            left_sum = left_p - left_n
+            right_sum = total_p - total_n - left_sum
+            value = left_sum * left_sum / left + right_sum * right_sum / right
+            best = max(best, value)
+    return best
 
 
 def split_codes(row: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, float, float] | None:
@@ -161,7 +181,7 @@ def train_stage(
     threshold, false_alarms = np.float32(0), 1.0
     while len(stumps) < max_stumps:
         drawn = np.sort(rng.choice(n_features, max(64, int(n_features * feature_share)), replace=False))
-        positives, negatives = (np.flatnonzero(active & side).astype(np.int32) for side in (is_loop, ~is_loop))
+        positives, negatives = (np.flatnonzero(active & side).astype(np.uint32) for side in (is_loop, ~is_loop))
         quality = _rank_features(
             codes,
             drawn,

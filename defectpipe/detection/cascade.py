@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 
 from defectpipe.detection.boosting import PASS_MARGIN, Stage
-from defectpipe.detection.lbp import corner_offsets, integral_windows, lbp_code
+from defectpipe.detection.judging import judge_block
+from defectpipe.detection.lbp import window_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +20,11 @@ class PackedCascade:
     features: np.ndarray  # int32 (stumps, 4)
     tables: np.ndarray  # float32 (stumps, 256)
     thresholds: np.ndarray  # float32 (stages,)
+
+    @cached_property
+    def judged_by(self) -> tuple[np.ndarray, ...]:
+        """What `judging.judge_block` takes after the offsets."""
+        return self.first_stump, self.tables, self.thresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,21 +70,9 @@ class Cascade:
             A window passes the cascade when this equals the number of stages.
         """
         packed = self.packed
-        offsets = corner_offsets(packed.features, self.window_px + 1)
-        return _stages_passed(integral_windows(windows), offsets, packed.first_stump, packed.tables, packed.thresholds)
-
-
-@njit(cache=True)
-def _stages_passed(
-    integrals: np.ndarray, offsets: np.ndarray, first_stump: np.ndarray, tables: np.ndarray, thresholds: np.ndarray
-) -> np.ndarray:
-    passed = np.zeros(integrals.shape[0], np.int32)
-    for n in range(integrals.shape[0]):
-        for s in range(len(thresholds)):
-            total = 0.0
-            for k in range(first_stump[s], first_stump[s + 1]):
-                total += np.float64(tables[k, lbp_code(integrals[n], 0, offsets[k])])
-            if total < thresholds[s]:
-                break
-            passed[n] += 1
-    return passed
+        passed = np.zeros(len(windows), np.int32)
+        for part, integrals, offsets in window_blocks(windows, packed.features):
+            n = part.stop - part.start
+            places, margins = np.arange(n, dtype=np.uint64), np.empty(n)
+            judge_block(integrals, n, places, offsets, *packed.judged_by, passed[part], margins)
+        return passed

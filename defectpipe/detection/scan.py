@@ -10,7 +10,8 @@ from numba import njit
 
 from defectpipe.boxes import shrink, suppress
 from defectpipe.detection.cascade import Cascade
-from defectpipe.detection.lbp import corner_offsets, lbp_code
+from defectpipe.detection.judging import WINDOWS_A_BLOCK, judge_block
+from defectpipe.detection.lbp import corner_offsets, take_apart
 
 _MAX_HITS_PER_LEVEL = 200_000
 
@@ -125,20 +126,17 @@ def scan_level(cascade: Cascade, level: Level, step: int | None = None) -> tuple
 def scan_pixels(cascade: Cascade, pixels: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
     """As `scan_level`, of a level or a part of it, uint8; windows start at multiples of `step`."""
     packed = cascade.packed
-    integral = cv2.integral(pixels)
-    offsets = corner_offsets(packed.features, integral.shape[1])
-    return _scan(
-        integral.ravel(),
-        integral.shape[0] - 1,
-        integral.shape[1] - 1,
-        cascade.window_px,
-        offsets,
-        packed.first_stump,
-        packed.tables,
-        packed.thresholds,
-        step,
-        _MAX_HITS_PER_LEVEL,
+    parts = _integral(pixels, step)
+    height, width = (max(0, (n - cascade.window_px) // step + 1) for n in pixels.shape)
+    offsets = corner_offsets(packed.features, parts.shape[1:], step)
+    corners, margins = _scan(
+        parts.ravel(), parts.shape[2], height, width, offsets, *packed.judged_by, _MAX_HITS_PER_LEVEL
     )
+    return corners * step, margins
+
+
+def _integral(pixels: np.ndarray, step: int) -> np.ndarray:
+    return take_apart(cv2.integral(pixels), step)
 
 
 def window_boxes(
@@ -190,29 +188,27 @@ def raw_hits(image: np.ndarray, cascade: Cascade, recipe: ScanRecipe) -> tuple[n
 
 @njit(cache=True, nogil=True)
 def _scan(  # type: ignore[no-untyped-def]
-    integral, height, width, window, offsets, first_stump, tables, thresholds, step, max_hits
+    integral, stride, height, width, offsets, first_stump, tables, thresholds, max_hits
 ):
     corners = np.empty((max_hits, 2), np.int32)
     margins = np.empty(max_hits, np.float32)
-    n = 0
-    stride = width + 1
     n_stages = len(thresholds)
-    for y in range(0, height - window + 1, step):
-        for x in range(0, width - window + 1, step):
-            base = y * stride + x
-            margin = 0.0
-            passed = True
-            for s in range(n_stages):
-                total = 0.0
-                for k in range(first_stump[s], first_stump[s + 1]):
-                    total += np.float64(tables[k, lbp_code(integral, base, offsets[k])])
-                if total < thresholds[s]:
-                    passed = False
-                    break
-                margin += total - thresholds[s]
-            if passed and n < max_hits:
-                corners[n, 0] = x
-                corners[n, 1] = y
-                margins[n] = margin / n_stages
-                n += 1
-    return corners[:n].copy(), margins[:n].copy()
+    passed, sums = np.empty(WINDOWS_A_BLOCK, np.int32), np.empty(WINDOWS_A_BLOCK)
+    places = np.empty(WINDOWS_A_BLOCK, np.uint64)
+    found = 0
+    end = (height - 1) * stride + width if height and width else 0
+    for start in range(0, end, WINDOWS_A_BLOCK):
+        n = min(WINDOWS_A_BLOCK, end - start)
+        m = 0
+        for i in range(n):
+            if (start + i) % stride < width:
+                places[m] = i
+                m += 1
+        judge_block(integral[start:], n, places[:m], offsets, first_stump, tables, thresholds, passed, sums)
+        for i in range(n):
+            if passed[i] == n_stages and found < max_hits:
+                corners[found, 0] = (start + i) % stride
+                corners[found, 1] = (start + i) // stride
+                margins[found] = sums[i] / n_stages
+                found += 1
+    return corners[:found].copy(), margins[:found].copy()

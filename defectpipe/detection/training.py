@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ import numpy as np
 from defectpipe.boxes import overlaps, shrink, touches_border
 from defectpipe.detection.boosting import train_stage
 from defectpipe.detection.cascade import Cascade
-from defectpipe.detection.lbp import code_matrix, corner_offsets, feature_grid, integral_windows
+from defectpipe.detection.checkpoint import StageReport, Standing
+from defectpipe.detection.lbp import code_matrix, feature_grid
 from defectpipe.detection.scan import Level, ScanRecipe, pyramid, scan_level, window_boxes
 from defectpipe.errors import LabelError
 
@@ -36,19 +38,6 @@ class CascadeRecipe:
     negatives_per_image: int = 300
 
 
-@dataclass(frozen=True)
-class StageReport:
-    """What a stage did, for the progress bar and the card."""
-
-    stage: int
-    n_positives: int
-    n_negatives: int
-    n_stumps: int
-    hit_rate: float
-    false_alarm_rate: float
-    acceptance: float
-
-
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
     """Image (uint8, height × width) at the working resolution, with loops' boxes (n, 4) in the model's convention."""
@@ -70,10 +59,26 @@ def train_cascade(
     scan: ScanRecipe,
     seed: int,
     progress: Callable[[StageReport], None] | None = None,
+    *,
+    begun: Standing | None = None,
+    keep: Callable[[Standing], None] | None = None,
 ) -> tuple[Cascade, list[StageReport]]:
     """Train a cascade stage by stage.
 
     Stops early when the images hold too few windows that the standing stages still take for loops.
+
+    Parameters
+    ----------
+    images : sequence of LabelledImage
+    recipe : CascadeRecipe
+    scan : ScanRecipe
+    seed : int
+    progress : callable, optional
+        Is told what each stage did, those of `begun` too.
+    begun : Standing, optional
+        Where the same training stood when it was ended: it goes on there, to the same cascade.
+    keep : callable, optional
+        Takes how the training stands after each stage.
 
     Raises
     ------
@@ -81,8 +86,6 @@ def train_cascade(
         The images hold no loop that a window can cover.
     """
     rng = np.random.default_rng(seed)
-    cascade = Cascade(recipe.window_px, feature_grid(recipe.window_px))
-    offsets = corner_offsets(cascade.features, recipe.window_px + 1)
     positives = np.concatenate(
         [cut_positives(image, recipe, scan, rng) for image in images]
         or [np.zeros((0, recipe.window_px, recipe.window_px), np.uint8)]
@@ -90,14 +93,36 @@ def train_cascade(
     if len(positives) < 20:
         raise LabelError(f"Only {len(positives)} loop windows could be cut from the labelled images: label more loops.")
     positives = positives[rng.permutation(len(positives))]
+    return train_stages(positives, images, recipe, scan, rng, progress, begun=begun, keep=keep)
+
+
+def train_stages(
+    positives: np.ndarray,
+    images: Sequence[LabelledImage],
+    recipe: CascadeRecipe,
+    scan: ScanRecipe,
+    rng: np.random.Generator,
+    progress: Callable[[StageReport], None] | None = None,
+    *,
+    begun: Standing | None = None,
+    keep: Callable[[Standing], None] | None = None,
+) -> tuple[Cascade, list[StageReport]]:
+    """As `train_cascade`, from windows about loops (n, side, side), uint8; `images` give the negatives."""
+    cascade = Cascade(recipe.window_px, feature_grid(recipe.window_px))
     reports: list[StageReport] = []
-    for number in range(recipe.n_stages):
-        passed = positives[cascade.judge(positives) == number] if number else positives
-        kept = passed[: recipe.n_positives]
+    if begun is not None:
+        cascade, reports = dataclasses.replace(cascade, stages=begun.stages), list(begun.reports)
+        rng.bit_generator.state = begun.random_state
+        if progress is not None:
+            for report in reports:
+                progress(report)
+    judged = cascade.judge(positives)
+    for number in range(len(reports), recipe.n_stages):
+        kept = positives[judged == number][: recipe.n_positives]
         negatives, acceptance = mine_negatives(cascade, images, recipe, scan, rng)
         if len(negatives) < max(100, recipe.n_negatives // 20):
             break
-        codes = code_matrix(integral_windows(np.concatenate([kept, negatives])), offsets)
+        codes = code_matrix(np.concatenate([kept, negatives]), cascade.features)
         is_loop = np.arange(len(kept) + len(negatives)) < len(kept)
         stage, false_alarms = train_stage(
             codes,
@@ -108,14 +133,16 @@ def train_cascade(
             rng=rng,
             feature_share=recipe.feature_share,
         )
-        cascade = Cascade(cascade.window_px, cascade.features, (*cascade.stages, stage))
-        hit_rate = float((cascade.judge(positives) == number + 1).mean())
-        report = StageReport(
-            number + 1, len(kept), len(negatives), len(stage.stumps), hit_rate, false_alarms, acceptance
+        cascade = dataclasses.replace(cascade, stages=(*cascade.stages, stage))
+        judged = cascade.judge(positives)
+        hit_rate = float((judged == number + 1).mean())
+        reports.append(
+            StageReport(number + 1, len(kept), len(negatives), len(stage.stumps), hit_rate, false_alarms, acceptance)
         )
-        reports.append(report)
+        if keep is not None:
+            keep(Standing(cascade.stages, tuple(reports), dict(rng.bit_generator.state)))
         if progress is not None:
-            progress(report)
+            progress(reports[-1])
     return cascade, reports
 
 
@@ -166,7 +193,7 @@ def mine_negatives(
     seen, accepted = 0, 0
     for i in rng.permutation(len(images)):
         image = images[i]
-        found: list[np.ndarray] = []
+        found: list[tuple[np.ndarray, int, int]] = []
         for level in pyramid(image.pixels, side, scan):
             corners, looked_at = _passing_corners(cascade, level, rng)
             seen += looked_at
@@ -181,8 +208,10 @@ def mine_negatives(
             corners = corners[free]
             accepted += len(corners)
             drawn = rng.permutation(len(corners))[: recipe.negatives_per_image]
-            found += [level.pixels[v : v + side, u : u + side] for u, v in corners[drawn]]
-        pool += [found[j] for j in rng.permutation(len(found))[: recipe.negatives_per_image]]
+            found += [(level.pixels, u, v) for u, v in corners[drawn].tolist()]
+        for j in rng.permutation(len(found))[: recipe.negatives_per_image]:
+            pixels, u, v = found[j]
+            pool.append(pixels[v : v + side, u : u + side])
         if len(pool) >= recipe.n_negatives:
             break
     windows = np.array(pool, np.uint8).reshape(-1, side, side)[: recipe.n_negatives]

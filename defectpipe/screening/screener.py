@@ -25,6 +25,8 @@ _ANCHOR_LOOPS = 5
 # otherwise decide between two neighbours.
 _PLACES_A_PX = 64
 
+_MIRRORS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+
 
 class Network(Protocol):
     """What answers crops: (n, crop_px, crop_px, 1) to (n, 5 + n_classes), see `network.build_network`."""
@@ -182,11 +184,11 @@ def _mirrored_answers(source: Crops, boxes: np.ndarray, network: Network, seen: 
     turn_back = np.ones(total.shape[1], np.float32)
     for part in source.parts(boxes):
         crops = source.cut(boxes[part], seen.crop_px, seen.context)[..., None]
-        for x in (1, -1):
-            for y in (1, -1):
-                answers = network(np.ascontiguousarray(crops[:, ::y, ::x]))
-                turn_back[1:3] = x, y
-                total[part] += answers * turn_back
+        # All four views in one go: fewer batches that are padded.
+        views = np.concatenate([crops[:, ::y, ::x] for x, y in _MIRRORS])
+        for (x, y), answers in zip(_MIRRORS, np.split(network(views), len(_MIRRORS)), strict=True):
+            turn_back[1:3] = x, y
+            total[part] += answers * turn_back
     return total / 4
 
 

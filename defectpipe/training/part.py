@@ -12,6 +12,7 @@ import pandas as pd
 
 from defectpipe.analysis import BOX_COLUMNS, analyse, clip, measure_loops
 from defectpipe.boxes import shrink
+from defectpipe.detection.checkpoint import Standing
 from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
 from defectpipe.detection.scan import ScanRecipe, find_candidates
 from defectpipe.detection.training import LabelledImage, train_cascade
@@ -27,6 +28,8 @@ from defectpipe.training.progress import PartProgress
 from defectpipe.training.workspace import PartJob, StoredImage, write_card
 
 CANDIDATES, LOOPS = "held_out_candidates.parquet", "held_out_loops.parquet"
+# How far the cascade is, while it is trained.
+STANDING = "cascade-so-far.json"
 # The smallest window side that the scan goes down to: below it a loop is blurred away.
 _SMALLEST_WINDOW_PX = 12.0
 # In use the scan goes down to smaller loops than the labels have: another specimen may hold them.
@@ -104,9 +107,16 @@ def _train_cascade(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, 
         return
     recipe = job.recipe.cascade
     progress.begin("cascade", recipe.n_stages)
-    cascade, _ = train_cascade(images, recipe, scan, job.seed, progress.stage)
+    standing = job.folder / STANDING
+    begun = Standing.of_json(standing.read_bytes()) if standing.exists() else None
+    cascade, _ = train_cascade(
+        *(images, recipe, scan, job.seed, progress.stage),
+        begun=begun,
+        keep=lambda reached: write_atomic(standing, reached.to_json()),
+    )
     xml = cascade_to_xml(cascade, hit_rate=recipe.hit_rate, false_alarm_rate=recipe.false_alarm_rate)
     write_atomic(job.folder / CASCADE, xml.encode())
+    standing.unlink(missing_ok=True)
 
 
 def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, progress: PartProgress) -> None:

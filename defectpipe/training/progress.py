@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from defectpipe.bars import SECONDS_BETWEEN_LINES, open_bar
-from defectpipe.detection.training import StageReport
+from defectpipe.detection.checkpoint import StageReport
 
 # In a pool of processes: which of the terminal's rows are taken.
 _shared: dict[str, Any] = {}
