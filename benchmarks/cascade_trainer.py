@@ -262,8 +262,13 @@ def judged(
         for level in pyramid(pixels, cascade.window_px, SCAN):
             passed += len(scan_level(cascade, level)[0])
             looked_at += np.prod([-(-(n - cascade.window_px + 1) // level.step) for n in level.pixels.shape])
-    scores = np.sort(np.concatenate([score for _, score in found]))[::-1]
-    curve = {n: _recall(images, found, scores, int(n * megapixels)) for n in range(5, int(len(scores) / megapixels), 5)}
+    # The place of each candidate among those of all images; equal ones, as short cascades give many, in their order.
+    scores = np.concatenate([score for _, score in found])
+    places = np.empty(len(scores), int)
+    places[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    ranked = np.split(places, np.cumsum([len(score) for _, score in found])[:-1])
+    boxes = [of_image for of_image, _ in found]
+    curve = {n: _recall(images, boxes, ranked, int(n * megapixels)) for n in range(5, int(len(scores) / megapixels), 5)}
     needed = {
         str(wanted): next((n for n, (_, overlapping) in curve.items() if overlapping >= wanted), None)
         for wanted in RECALLS
@@ -281,10 +286,10 @@ def judged(
 
 
 def _recall(
-    images: list[LabelledImage], found: list[tuple[np.ndarray, np.ndarray]], scores: np.ndarray, n: int
+    images: list[LabelledImage], boxes: list[np.ndarray], places: list[np.ndarray], n: int
 ) -> tuple[float, float]:
     """Shares of the labels found by the `n` best candidates of all images: by the 20 px rule, by an overlap of 0.4."""
-    hits = [_hits(image, boxes[score >= scores[n - 1]]) for image, (boxes, score) in zip(images, found, strict=True)]
+    hits = [_hits(image, b[place < n]) for image, b, place in zip(images, boxes, places, strict=True)]
     near, overlapping = np.concatenate(hits).mean(0)
     return round(float(near), 4), round(float(overlapping), 4)
 
