@@ -252,7 +252,7 @@ def test_a_click_on_a_number_of_the_labels_opens_the_rows_behind_it(page, data, 
     assert 0 <= top < 800
     # Of the ten loops the first two are in no label.
     verdicts = page.js("[...document.querySelectorAll('#i3-labels tbody tr')].map(r => r.cells[6].textContent)")
-    partners = page.js("[...document.querySelectorAll('#i3-loops tbody tr')].map(r => r.cells[10].textContent)")
+    partners = page.js("[...document.querySelectorAll('#i3-loops tbody tr')].map(r => r.cells[11].textContent)")
     row = data.images.iloc[2]
     counted = [said for said in verdicts if said in ("found", "missed")]
     assert counted.count("found") / len(counted) == row["recall"] == 1.0
