@@ -173,7 +173,7 @@ bench-focus-gate: setup
 
 ## CPU time of the focus stage beside that of the others, in a run on real fields
 bench-focus-cost: setup
-	$(BIN)/python benchmarks/focus_cost.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/focus_cost.py $(ARGS)
 
 ## frames until the best focus, by the score and by a golden section
 bench-focus-loop: setup
