@@ -114,6 +114,15 @@ def _lbp_code(  # type: ignore[no-untyped-def]
     )
 
 
+@njit(inline="always")
+def _sixteen(o):  # type: ignore[no-untyped-def]
+    """Offsets as names, not an array, so that the compiler keeps them at hand.
+
+    They are unsigned, so that no index is looked at for its sign: then the loop over windows becomes one of vectors.
+    """
+    return o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]
+
+
 @njit(cache=True, nogil=True)
 def codes_of_row(p: np.ndarray, offsets: np.ndarray, codes: np.ndarray) -> None:
     """Codes of one feature for the windows at 0, 1, 2, ... of a flat integral image.
@@ -126,28 +135,7 @@ def codes_of_row(p: np.ndarray, offsets: np.ndarray, codes: np.ndarray) -> None:
     codes : ndarray of uint8
         Takes the codes, as many as it is long.
     """
-    # Names, not an array, so that the compiler keeps them at hand; unsigned, so that no index is looked at for its
-    # sign: then the loop becomes one of vectors.
-    o0, o1, o2, o3, o4, o5, o6, o7 = (
-        offsets[0],
-        offsets[1],
-        offsets[2],
-        offsets[3],
-        offsets[4],
-        offsets[5],
-        offsets[6],
-        offsets[7],
-    )
-    o8, o9, o10, o11, o12, o13, o14, o15 = (
-        offsets[8],
-        offsets[9],
-        offsets[10],
-        offsets[11],
-        offsets[12],
-        offsets[13],
-        offsets[14],
-        offsets[15],
-    )
+    o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12, o13, o14, o15 = _sixteen(offsets)
     for x in range(np.uint64(len(codes))):
         codes[x] = _lbp_code(p, x, o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12, o13, o14, o15)
 
@@ -155,26 +143,7 @@ def codes_of_row(p: np.ndarray, offsets: np.ndarray, codes: np.ndarray) -> None:
 @njit(cache=True, nogil=True)
 def codes_at(p: np.ndarray, places: np.ndarray, offsets: np.ndarray, codes: np.ndarray) -> None:
     """As `codes_of_row`, for the windows at `places` (uint64) only; `codes` takes theirs, one after the other."""
-    o0, o1, o2, o3, o4, o5, o6, o7 = (
-        offsets[0],
-        offsets[1],
-        offsets[2],
-        offsets[3],
-        offsets[4],
-        offsets[5],
-        offsets[6],
-        offsets[7],
-    )
-    o8, o9, o10, o11, o12, o13, o14, o15 = (
-        offsets[8],
-        offsets[9],
-        offsets[10],
-        offsets[11],
-        offsets[12],
-        offsets[13],
-        offsets[14],
-        offsets[15],
-    )
+    o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12, o13, o14, o15 = _sixteen(offsets)
     for i in range(len(places)):
         codes[i] = _lbp_code(p, places[i], o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12, o13, o14, o15)
 
