@@ -9,7 +9,7 @@ import pandas as pd
 
 from defectpipe.boxes import shrink, tighten, touches_border
 from defectpipe.classes import CONTOURS, EDGE, RIM
-from defectpipe.detection.scan import find_candidates
+from defectpipe.detection.scan import find_candidates, most_candidates
 from defectpipe.detection.tiles import find_candidates_by_tiles
 from defectpipe.io.tables import AUTOMATIC, LOOP_COLUMNS
 from defectpipe.measurement import FloodSettings, UncertaintySettings, measure
@@ -54,7 +54,7 @@ def detect_candidates(m: Micrograph, model: LoopModel, settings: Settings) -> pd
     factor = _factor(m, model)
     height, width = (n // factor for n in m.analysed_shape)
     per_megapixel = settings.detection.max_candidates_per_megapixel or model.max_candidates
-    limit = max(20, math.ceil(per_megapixel * height * width / 1e6))
+    limit = most_candidates((height, width), per_megapixel)
     if is_tiled(m, settings):
         read, tiling = _working_reader(m, factor), settings.tiling
         boxes, scores = find_candidates_by_tiles(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,7 @@ from defectpipe.detection.judging import WINDOWS_A_BLOCK, judge_block
 from defectpipe.detection.lbp import corner_offsets, take_apart
 
 _MAX_HITS_PER_LEVEL = 200_000
+_LEAST_LIMIT = 20
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,11 @@ def window_boxes(
     border = min(recipe.border_px, min(shape) - 1)
     low = corners * level.scale - 0.5 - border
     return np.concatenate([low, low + window_px * level.scale], 1)
+
+
+def most_candidates(shape: tuple[int, ...], per_megapixel: int) -> int:
+    """How many candidates an image of this height and width is given at most; a small one is not starved."""
+    return max(_LEAST_LIMIT, math.ceil(per_megapixel * shape[0] * shape[1] / 1e6))
 
 
 def find_candidates(

@@ -14,7 +14,7 @@ from defectpipe.analysis import BOX_COLUMNS, analyse, clip, measure_loops
 from defectpipe.boxes import shrink
 from defectpipe.detection.checkpoint import Standing
 from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
-from defectpipe.detection.scan import ScanRecipe, find_candidates
+from defectpipe.detection.scan import ScanRecipe, find_candidates, most_candidates
 from defectpipe.detection.training import LabelledImage, train_cascade
 from defectpipe.io.files import write_atomic
 from defectpipe.io.tables import read_parquet, write_parquet
@@ -132,7 +132,7 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
     samples: list[Samples] = []
     progress.begin("candidates", len(images))
     for stored, image in zip(job.training_images, images, strict=True):
-        limit = max(20, int(np.ceil(recipe.max_candidates_per_megapixel * image.pixels.size / 1e6)))
+        limit = most_candidates(image.pixels.shape, recipe.max_candidates_per_megapixel)
         boxes, _ = find_candidates(image.pixels, cascade, scan, limit)
         samples.append(
             make_samples(
