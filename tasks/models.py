@@ -132,17 +132,27 @@ class TrainModel(MakingTask):
             logger.info("%s", said["said"])
         logger.info("the model is in %s; its figures are in card.json", path)
 
+    @property
+    def _places(self) -> list[Path]:
+        """Folders of models."""
+        return [Path(self.models_dir), Path.cwd() / "models"]
+
+    @cached_property
+    def _named_start(self) -> StartModel | None:
+        """The model of `start_from`; None where it names none."""
+        from defectpipe.training.start import StartModel
+
+        named = self.start_from not in ("", FROM_SCRATCH)
+        return StartModel.find(self.start_from, self._places) if named else None
+
     def _start(self, before: ModelBefore | None, images: list[TrainingImage]) -> StartModel | None:
         from defectpipe.training.start import StartModel
 
-        places = [Path(self.models_dir), Path.cwd() / "models"]
-        if self.start_from == FROM_SCRATCH or (not self.start_from and before is None):
-            return None
-        if self.start_from:
-            return StartModel.find(self.start_from, places)
+        if self._named_start is not None or self.start_from == FROM_SCRATCH or before is None:
+            return self._named_start
         recipe = Path(self.recipe) if self.recipe else None
         start, said = StartModel.for_corrections(
-            before, [i.micrograph for i in images], [i.group for i in images], recipe, places
+            before, [i.micrograph for i in images], [i.group for i in images], recipe, self._places
         )
         logger.info("%s", said)
         return start
@@ -162,8 +172,8 @@ class TrainModel(MakingTask):
         if self.folder.corrections is not None:
             given["model before"] = digest(self.folder.corrections.model())
             given["start"] = self.start_from
-        if self.start_from and self.start_from != FROM_SCRATCH:
-            given["start"] = self._start(None, []).sha256
+        if self._named_start is not None:
+            given["start"] = self._named_start.sha256
         return Inputs({"training": TRAINING_VERSION, "files": digest(content)} | given)
 
 

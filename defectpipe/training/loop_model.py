@@ -28,7 +28,7 @@ from defectpipe.training.card import model_card
 from defectpipe.training.figures import HeldOut, held_out_figures
 from defectpipe.training.focus_gate import measure_focus_gate
 from defectpipe.training.gain import gain_from_corrections
-from defectpipe.training.image_list import IMAGE_LIST, pixel_sha256, write_image_list
+from defectpipe.training.image_list import IMAGE_LIST, NO_FOLD, pixel_sha256, write_image_list
 from defectpipe.training.model_before import ModelBefore
 from defectpipe.training.part import (
     CANDIDATES,
@@ -42,13 +42,7 @@ from defectpipe.training.part import (
 from defectpipe.training.predicted_f1 import judge_images, predicted_f1_card
 from defectpipe.training.progress import rows_for, share_rows
 from defectpipe.training.recipe import TrainingRecipe
-from defectpipe.training.start import (
-    NO_FOLD,
-    StartModel,
-    folds_without_known,
-    started_from,
-    whole_recipe,
-)
+from defectpipe.training.start import StartModel, folds_without_known, started_from, whole_recipe
 from defectpipe.training.workspace import PartJob, fingerprint, store_images, write_card
 
 HELD_OUT_FOLDER = "held-out"
@@ -136,11 +130,8 @@ def train_loop_model(
     boxes = [convert(i.labels[BOX_COLUMNS].to_numpy(float), "tight", recipe.box_convention) for i in images]
     triples = [(i.micrograph, b, fold) for i, b, fold in zip(images, boxes, folds, strict=True)]
     classes = [recipe.defect_classes.numbers(i.labels, i.micrograph.image) for i in images]
-    work = (
-        models_dir
-        / ".defectpipe"
-        / f"{name}-training-{fingerprint(triples, recipe, seed, classes, start.sha256 if start else '')[:12]}"
-    )
+    sha256 = fingerprint(triples, recipe, seed, classes, "" if start is None else start.sha256)
+    work = models_dir / ".defectpipe" / f"{name}-training-{sha256[:12]}"
     sizes = [i.micrograph.pixel_size_nm for i in images if i.micrograph.pixel_size_nm is not None]
     working_size = recipe.working_pixel_size_nm or (float(np.median(sizes)) if sizes else None)
     stored = store_images(work, triples, classes)

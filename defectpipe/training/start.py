@@ -97,7 +97,8 @@ class StartModel:
         if before.path is None:
             return None, f"the training begins from scratch: {before.missing}"
         pixels = [pixel_sha256(m.grey8()) for m in micrographs]
-        start, line = cls.of(LoopModel.load(before.path)), _line(LoopModel.load(before.path).card)
+        model = LoopModel.load(before.path)
+        start, line = cls.of(model), _line(model.card)
         while len(set(groups) - _groups_known(pixels, groups, pixels_known_to(start.path) or set())) < _LEAST_GROUPS:
             older = None
             while line and older is None:
@@ -151,7 +152,7 @@ def recipe_from(model: LoopModel) -> TrainingRecipe:
     are looked for come from the new images, as without a start: candidates are cut to one size before the screener sees
     them, so what counts is the size of the loops in px.
     """
-    card, default = model.card, TrainingRecipe()
+    default = TrainingRecipe()
     training = dataclasses.replace(
         default.screener_training,
         n_steps=WARM_STEPS,
@@ -164,7 +165,7 @@ def recipe_from(model: LoopModel) -> TrainingRecipe:
         box_convention=model.box_convention,
         polarity=model.polarity,
         box_spread=model.box_spread,
-        max_candidates_per_megapixel=int(card["max_candidates_per_megapixel"]),
+        max_candidates_per_megapixel=model.max_candidates,
         train_cascade=False,
         cascade=dataclasses.replace(default.cascade, window_px=model.cascade.window_px),
         screener=model.seen,
