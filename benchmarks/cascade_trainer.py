@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import multiprocessing
 import os
-import platform
-import resource
 import subprocess
 import tempfile
 import time
@@ -28,6 +25,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from children import children_cpu_s
 
 from defectpipe.boxes import convert, overlaps
 from defectpipe.detection.cascade import Cascade
@@ -62,6 +60,7 @@ def main() -> None:
     given = parser.parse_args()
     # Here, not above: our training's process begins with this file, and needs none of it.
     from fecral_data import RESULTS
+    from provenance import provenance
 
     from defectpipe.io.tables import write_json
 
@@ -99,16 +98,12 @@ def main() -> None:
         name: {"cpu_s": round(seconds[name], 2), **judged(cascade, held_out, windows, empty)}
         for name, cascade in cascades.items()
     }
-    found = {
+    said = provenance("", threads="one thread each")
+    found = said | {
+        # The place of the program is this machine's.
         "command": f"python benchmarks/cascade_trainer.py TRAINCASCADE --every {given.every} --stages {given.stages} "
         f"--positives {given.positives} --negatives {given.negatives}{' --simulated' * given.simulated}",
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {platform.system()}, one thread each",
-        "versions": {
-            "opencv-python-headless": cv2.__version__,
-            "opencv_traincascade": "3.4.18",
-            "numpy": np.__version__,
-        },
+        "versions": said["versions"] | {"opencv_traincascade": "3.4.18"},
         "data": {
             "set": "simulated, preset demo" if given.simulated else "fecral-loops: folds 1 to 4, held out fold 0",
             "n_training_images": len(learned),
@@ -196,7 +191,7 @@ def train_ours(
 ) -> float:
     """CPU seconds of a process of its own that trains and writes ``ours.xml``."""
     np.savez(folder / "samples.npz", positives=positives, **{f"b{i:04d}": b for i, b in enumerate(backgrounds)})
-    before = _children_s()
+    before = children_cpu_s()
     child = multiprocessing.get_context("spawn").Process(
         target=_train_ours, args=(folder, dataclasses.replace(recipe, feature_share=feature_share), seed)
     )
@@ -204,7 +199,7 @@ def train_ours(
     child.join()
     if child.exitcode:
         raise SystemExit("Our training failed.")
-    return _children_s() - before
+    return children_cpu_s() - before
 
 
 def _train_ours(folder: Path, recipe: CascadeRecipe, seed: int) -> None:
@@ -239,16 +234,11 @@ def train_theirs(folder: Path, program: str, recipe: CascadeRecipe) -> float:
         "maxWeakCount": recipe.max_stumps,
         "bt": "GAB",
     }
-    before = _children_s()
+    before = children_cpu_s()
     line = [program, *(text for name, value in arguments.items() for text in (f"-{name}", str(value)))]
     said = subprocess.run(line, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     print(said.stdout[-1500:], flush=True)
-    return _children_s() - before
-
-
-def _children_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return children_cpu_s() - before
 
 
 def judged(
@@ -296,10 +286,13 @@ def _recall(
 
 def _hits(image: LabelledImage, boxes: np.ndarray) -> np.ndarray:
     """Of each label whether a candidate's centre is within 20 px in x and y, and whether one overlaps by 0.4."""
+    from defectpipe.settings import Settings
+    from defectpipe.statistics.matching import near_any
+
     if not len(boxes):
         return np.zeros((len(image.boxes), 2), bool)
     centres, of_labels = ((b[:, :2] + b[:, 2:]) / 2 for b in (boxes, image.boxes))
-    near = (np.abs(of_labels[:, None] - centres[None]).max(2) <= 20).any(1)
+    near = near_any(of_labels, centres, Settings().statistics.match_distance_px)
     return np.stack([near, overlaps(image.boxes, boxes).max(1) >= 0.4], 1)
 
 

@@ -9,20 +9,18 @@ the cards say was gained goes to results/corrections-gain.json. Needs no data.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from children import children_cpu_s
+from provenance import provenance
+
 from defectpipe.io.tables import write_json
 from defectpipe.simulation.dataset import simulate_dataset
-from defectpipe.training.versions import versions
 
 RESULTS = Path(__file__).parent / "results"
 SHARED = {"n_folds": 3, "focus_model": "none", "data_source": "simulated", "data_licence": "BSD-3-Clause"}
@@ -43,13 +41,13 @@ def task(place: Path, name: str, *arguments: object) -> None:
 def trained(place: Path, name: str, recipe: dict[str, Any], *more: object) -> dict[str, Any]:
     """What the card of a model that learns from the corrections says; and the CPU minutes of its training."""
     (place / f"{name}.json").write_text(json.dumps(recipe))
-    before = _cpu_seconds()
+    before = children_cpu_s()
     learn = ("--images-dir", place / "set" / "images", "--labels-dir", place / "set" / "labels.coco.json")
     learn += ("--corrections", place / "out" / "corrections", "--recipe", place / f"{name}.json", "--n-jobs", 1)
     task(place, "TrainModel", *learn, "--name", name, *more)
     card = json.loads((place / "models" / name / "card.json").read_text())
     return {
-        "cpu_minutes": round((_cpu_seconds() - before) / 60, 1),
+        "cpu_minutes": round((children_cpu_s() - before) / 60, 1),
         "recipe": recipe,
         "started_from": card.get("started_from"),
         "thresholds": card["held_out"]["threshold_by_fold"],
@@ -66,14 +64,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of the screener's training; default: as TrainModel has it")
     parser.add_argument("--scratch", action="store_true", help="train one from scratch as well")
     given = parser.parse_args()
-    result: dict[str, Any] = {
-        "command": " ".join(
-            ["make bench-corrections", *([f'ARGS="{" ".join(sys.argv[1:])}"'] if sys.argv[1:] else [])]
-        ),
-        "date": datetime.date.today().isoformat(),
+    result: dict[str, Any] = provenance("make bench-corrections", "tensorflow", "keras", threads="one thread") | {
         "data": f"simulated: preset {given.preset}, {given.images} images, seed {given.seed}; half of them corrected",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
-        "versions": versions(("defectpipe", "numpy", "tensorflow", "keras", "onnxruntime", "opencv-python-headless")),
     }
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -95,11 +87,6 @@ def main() -> None:
             result["from_scratch"] = trained(place, "anew", FROM_SCRATCH, "--start-from", "none")
     write_json(result, RESULTS / "corrections-gain.json")
     print(json.dumps(result, indent=1))
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from fecral_data import MODELS, NAME
 
 from defectpipe.boxes import convert, tighten, touches_border
 from defectpipe.detection.cascade import Cascade
-from defectpipe.detection.scan import ScanRecipe, find_candidates
+from defectpipe.detection.scan import ScanRecipe, find_candidates, most_candidates
 from defectpipe.io.files import write_atomic
 from defectpipe.io.tables import write_json
 from defectpipe.model import WEIGHTS
@@ -30,6 +30,7 @@ from defectpipe.screening.training import ScreenerTraining, train_screener
 from defectpipe.settings import Settings
 from defectpipe.statistics.scoring import BOX_COLUMNS, Objects, score
 from defectpipe.training import TrainingImage
+from defectpipe.training.start import WARM_REWEIGH_AT
 
 SEED = 0
 BATCH = 64
@@ -106,7 +107,7 @@ class Bench:
         f = self.plain(i)
         place = self.work / kept / f"{f.image}.npy"
         if not place.exists():
-            limit = max(20, int(np.ceil(self.per_megapixel * f.grey.size / 1e6)))
+            limit = most_candidates(f.grey.shape, self.per_megapixel)
             found, _ = find_candidates(f.grey, cascade, self.scan, limit)
             write_atomic(place, lambda target: np.save(target, found))
         return dataclasses.replace(f, candidates=np.load(place))
@@ -131,7 +132,7 @@ class Bench:
 
     def training(self, n_steps: int, rate: float, warm: bool) -> ScreenerTraining:
         """Schedule of a screener."""
-        reweigh_at = (0.0, 0.25, 0.5, 0.75) if warm else (0.25, 0.5, 0.75)
+        reweigh_at = WARM_REWEIGH_AT if warm else ScreenerTraining().reweigh_at
         return ScreenerTraining(n_steps, BATCH, rate, reweigh_at=reweigh_at)
 
     def n_steps(self, samples: Samples) -> int:

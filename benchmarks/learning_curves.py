@@ -13,12 +13,8 @@ models/316l-loops says of its own training from scratch. What is done is kept in
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-import datetime
 import json
-import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,14 +25,12 @@ import numpy as np
 import pandas as pd
 from fecral_data import MODELS, NAME, RESULTS, data_folder, training_images
 from few_labels import GRID, Bench, Field, candidate_counts, counts_of
+from provenance import provenance
 from simulated_training import simulated_images
 
 from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
 from defectpipe.detection.training import LabelledImage, train_cascade
 from defectpipe.io.files import write_atomic
-from defectpipe.io.folder import list_images
-from defectpipe.io.labels import read_label_folder
-from defectpipe.io.micrographs import read_micrographs, read_pixel_sizes
 from defectpipe.io.tables import read_parquet, write_json
 from defectpipe.model import CASCADE, WEIGHTS, LoopModel
 from defectpipe.networks.training import use_threads
@@ -50,8 +44,8 @@ from defectpipe.statistics.scoring import BOX_COLUMNS, f1_of
 from defectpipe.training import TrainingImage, TrainingRecipe
 from defectpipe.training.degraded import choose_images
 from defectpipe.training.part import scan_recipe
-from defectpipe.training.versions import versions
 from defectpipe.training.workspace import PartJob, StoredImage
+from tasks.training_set import find_training_folder, read_training_images
 
 FOLDS, CHOOSING_FOLD = (0, 3), 1
 SIZES = (5, 20, 80, None)
@@ -67,7 +61,6 @@ CASCADE_RECIPE = dataclasses.replace(
 SEEN = ScreenerRecipe(crop_px=32, widths=(24, 48, 64), hidden=48)
 FIXED = 0.5
 SHIPPED_316L = MODELS / "316l-loops" / "held-out" / "loops.parquet"
-_PACKAGES = ("defectpipe", "numpy", "tensorflow", "keras", "onnxruntime", "opencv-python-headless")
 
 
 def drawn(images: Sequence[TrainingImage], n: int | None) -> list[TrainingImage]:
@@ -251,17 +244,9 @@ def images_316l() -> list[TrainingImage]:
     folder = data_folder().parent / "316l-loops"
     if not folder.is_dir():
         sys.exit(f"The 316L set is not in {folder}.")
-    sizes = read_pixel_sizes(folder)
-    frames = {f.image: read_micrographs(f, image=f.image, pixel_sizes=sizes)[0] for f in list_images(folder)}
-    found = read_label_folder(folder / "labels.coco.json", [(i, m.shape) for i, m in frames.items()], label_format=None)
-    [labels] = found.experts.values()
-    with Path(__file__).with_name("316l-groups.csv").open(encoding="utf-8", newline="") as file:
-        rows = {row["image"]: row for row in csv.DictReader(file)}
-    known = {image.rsplit("/", 1)[-1]: image for image in frames}
-    return [
-        TrainingImage(frames[known[name]], labels[known[name]], row["group"], int(row["fold"]))
-        for name, row in rows.items()
-    ]
+    groups = Path(__file__).with_name("316l-groups.csv")
+    found = find_training_folder(str(folder), str(folder / "labels.coco.json"), str(groups))
+    return read_training_images(found, None, Settings())
 
 
 def curves_316l(bench: Bench, rate: float) -> dict[str, Any]:
@@ -305,12 +290,10 @@ def main() -> None:
     bench = Bench(given.work_dir, given.cpu_minutes, SEEN)
     sizes = [n or None for n in given.sizes]
     fecral = fecral_curves(bench, given.judged, sizes)
-    result = {
+    result = provenance("", "tensorflow", "keras", threads="one thread") | {
+        # What changes the figures: not where the work is kept.
         "command": f'make bench-learning ARGS="--cpu-minutes {given.cpu_minutes:g} --judged {given.judged}"',
-        "date": datetime.date.today().isoformat(),
         "data": "fecral-loops (242 images), 316l-loops (10 images), simulated fields of preset fecral",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
-        "versions": versions(_PACKAGES),
         "seed": SEED,
         "budget": {"cpu_minutes": given.cpu_minutes, "n_steps": bench.known_steps(), "batch": bench.batch},
         "fecral": fecral,

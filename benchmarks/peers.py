@@ -39,7 +39,7 @@ from peer_networks import MODULES, records
 from provenance import provenance
 
 from defectpipe.analysis import detect_candidates, measure_loops, screen_candidates, working_image
-from defectpipe.boxes import convert, touches_border
+from defectpipe.boxes import convert, shrink, touches_border
 from defectpipe.io.tables import write_json
 from defectpipe.model import LoopModel
 from defectpipe.resolution import from_working
@@ -242,9 +242,7 @@ def choice_images(images: list[TrainingImage]) -> list[TrainingImage]:
 
 
 def _kept(boxes: np.ndarray, scores: np.ndarray, factor: float, least: float) -> np.ndarray:
-    boxes = boxes[scores >= least]
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, factor * (boxes[:, 2:] - boxes[:, :2]) / 2
-    return np.concatenate([centre - half, centre + half], 1)
+    return shrink(boxes[scores >= least], 1 / factor)
 
 
 def _counts(known: HeldOut, image: str, boxes: np.ndarray) -> tuple[int, int, int]:

@@ -15,13 +15,10 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
-import datetime
 import functools
 import importlib
 import json
 import os
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -128,10 +125,9 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=12, help="one of so many images")
     given = parser.parse_args()
     import cv2
-    import numpy as np
-    import onnxruntime
     from fecral_data import RESULTS
     from focus_cost import few_images
+    from provenance import provenance
 
     from defectpipe.io.tables import write_json
 
@@ -139,16 +135,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         n_images, megapixels = few_images(folder / "in", given.every)
-        found = {
+        found = provenance("", threads="one thread a process") | {
+            # The place of the cascade is this machine's.
             "command": f"python benchmarks/throughput.py PUBLISHED_CASCADE_XML --every {given.every}",
-            "date": datetime.date.today().isoformat(),
-            "machine": f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores, one thread a process",
             "load_average": round(os.getloadavg()[1], 1),
-            "versions": {
-                "opencv-python-headless": cv2.__version__,
-                "onnxruntime": onnxruntime.__version__,
-                "numpy": np.__version__,
-            },
             "n_images": n_images,
             "megapixels": round(megapixels, 2),
             "chain": chain(folder / "in", given.published),
@@ -245,13 +235,13 @@ def counted_run(folder: Path, n_images: int, megapixels: float) -> dict[str, Any
 
 def whole_run(folder: Path, n_jobs: int, n_images: int) -> dict[str, Any]:
     """A run as a user starts it: wall and CPU time, peak memory."""
+    from children import children_cpu_s
     from many_images import measure
 
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = children_cpu_s()
     luigi = str(Path(sys.executable).with_name("luigi"))
     measured = measure([luigi, *_run(folder, f"out-{n_jobs}", n_jobs)], n_images, _environment())
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    cpu = children_cpu_s() - before
     if measured.status:
         raise SystemExit("The run failed.")
     return {
