@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reading_helpers import read_one, refused
 
 from defectpipe.errors import MicrographError
 from defectpipe.io.folder import MICROSCOPE_SUFFIXES
@@ -23,19 +24,6 @@ HEIGHT, WIDTH = 40, 64
 @pytest.fixture(scope="module")
 def grey() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
-
-
-def read_one(path: Path, **options: object) -> Micrograph:
-    frames = read_micrographs(path, **options)  # type: ignore[arg-type]
-    assert len(frames) == count_frames(path) == 1
-    return frames[0]
-
-
-def refused(path: Path, reason: str, **options: object) -> None:
-    """The file is refused by the one exception type, in a sentence that starts with its name."""
-    with pytest.raises(MicrographError, match=rf"^{re.escape(path.name)}: .*(?:{reason})") as caught:
-        read_micrographs(path, **options)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
 
 
 def write_mrc(path: Path, stack: np.ndarray, cell: tuple[float, float, float], order: str = "<") -> None:

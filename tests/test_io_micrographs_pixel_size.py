@@ -11,20 +11,15 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from reading_helpers import read_one
 
 from defectpipe.errors import MicrographError
 from defectpipe.io.micrographs import read_micrographs
 from defectpipe.io.micrographs.frames import StatedSize
 from defectpipe.io.micrographs.pixel_sizes import calibrate
 from defectpipe.io.micrographs.units import is_reciprocal, nanometres
-from defectpipe.micrograph import Micrograph
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 64), dtype=np.uint8)
-
-
-def read_one(path: Path, **options: object) -> Micrograph:
-    (frame,) = read_micrographs(path, **options)  # type: ignore[arg-type]
-    return frame
 
 
 def calibration_of(path: Path) -> tuple[float, str] | None:

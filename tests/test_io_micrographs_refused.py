@@ -14,11 +14,11 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from reading_helpers import read_one, refused
 
 from defectpipe.errors import MicrographError
 from defectpipe.io.folder import list_images
 from defectpipe.io.micrographs import count_frames, read_micrographs, sha256_of
-from defectpipe.micrograph import Micrograph
 
 HEIGHT, WIDTH = 40, 64
 
@@ -26,19 +26,6 @@ HEIGHT, WIDTH = 40, 64
 @pytest.fixture(scope="module")
 def grey() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
-
-
-def read_one(path: Path, **options: object) -> Micrograph:
-    frames = read_micrographs(path, **options)  # type: ignore[arg-type]
-    assert len(frames) == count_frames(path) == 1
-    return frames[0]
-
-
-def refused(path: Path, reason: str, **options: object) -> None:
-    """The file is refused by the one exception type, in a sentence that starts with its name."""
-    with pytest.raises(MicrographError, match=rf"^{re.escape(path.name)}: .*(?:{reason})") as caught:
-        read_micrographs(path, **options)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
