@@ -16,8 +16,8 @@ from defectpipe.screening.network import LOGIT_AND_BOX, ScreenerRecipe
 from defectpipe.screening.onnx_check import check_onnx
 from defectpipe.screening.samples import apply_targets
 
-# One batch shape, padded: the same sums in the same order, whatever the number of candidates.
-BATCH = 64
+# Few batch shapes, the last one padded to the next: larger ones are no faster, and each shape is planned anew.
+BATCH, _SHAPES_APART = 64, 16
 # The second look, on a better box and four views, counts twice.
 _WEIGHT_OF_SECOND = 2.0
 _ANCHOR_LOOPS = 5
@@ -90,7 +90,10 @@ class OnnxNetwork:
         check_onnx(data, str(path), recipe, BATCH, n_classes)
         self.n_classes = n_classes
         self._session = open_session(data, str(path))
-        self._input = self._session.get_inputs()[0].name
+        [taken] = self._session.get_inputs()
+        self._input = taken.name
+        # A graph from elsewhere may take whole batches only.
+        self._shapes_apart = BATCH if isinstance(taken.shape[0], int) else _SHAPES_APART
         self._crop_px = recipe if isinstance(recipe, int) else recipe.crop_px
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
@@ -98,7 +101,8 @@ class OnnxNetwork:
         answers = [np.zeros((0, LOGIT_AND_BOX + self.n_classes), np.float32)]
         for start in range(0, len(crops), BATCH):
             part = crops[start : start + BATCH]
-            batch = np.zeros((BATCH, self._crop_px, self._crop_px, 1), np.float32)
+            shape = -(-len(part) // self._shapes_apart) * self._shapes_apart
+            batch = np.zeros((shape, self._crop_px, self._crop_px, 1), np.float32)
             batch[: len(part)] = part
             try:
                 [answer] = self._session.run(None, {self._input: batch})
