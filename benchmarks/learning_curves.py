@@ -6,8 +6,9 @@ the smaller sets are parts of the larger ones. The candidates are in every case 
 each image's by a cascade that never saw its family: the screener's start is all that differs. The rate of learning from
 a start is chosen on fold 1, which is not reported.
 
-The 316L set: each two images judged by screeners that start from models/fecral-loops and keep its cascade, beside what
-models/316l-loops says of its own training from scratch. What is done is kept in ``--work-dir``.
+The 316L set: each two images judged by screeners from scratch and from models/fecral-loops, on candidates of that
+model's cascade, and on those of models/316l-loops' folds (each image's by a cascade that never saw it); beside them
+what models/316l-loops says of its own, longer training. What is done is kept in ``--work-dir``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from few_labels import GRID, Bench, Field, candidate_counts, counts_of
 from provenance import provenance
 from simulated_training import simulated_images
 
+from defectpipe.boxes import convert
 from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
 from defectpipe.detection.training import LabelledImage, train_cascade
 from defectpipe.io.files import write_atomic
@@ -60,7 +62,7 @@ CASCADE_RECIPE = dataclasses.replace(
 # A quarter of the default's work, so that a minute is worth something.
 SEEN = ScreenerRecipe(crop_px=32, widths=(24, 48, 64), hidden=48)
 FIXED = 0.5
-SHIPPED_316L = MODELS / "316l-loops" / "held-out" / "loops.parquet"
+SHIPPED_316L = MODELS / "316l-loops" / "held-out"
 
 
 def drawn(images: Sequence[TrainingImage], n: int | None) -> list[TrainingImage]:
@@ -102,10 +104,7 @@ def fecral_curves(bench: Bench, judged_per_fold: int, sizes: Sequence[int | None
     """Every size and start, on the held-out folds; the rate for the start from simulation chosen before, on another."""
     images = training_images()
     start = simulation(bench)
-    found = read_parquet(MODELS / NAME / "held-out" / "candidates.parquet").sort_values(
-        ["image", "detection_score"], ascending=[True, False], kind="stable"
-    )
-    candidates = {str(image): part[BOX_COLUMNS].to_numpy(float) for image, part in found.groupby("image")}
+    candidates = by_image(read_parquet(MODELS / NAME / "held-out" / "candidates.parquet"))
     cache: dict[str, Field] = {}
 
     def fields(wanted: Sequence[TrainingImage]) -> list[Field]:
@@ -249,32 +248,70 @@ def images_316l() -> list[TrainingImage]:
     return read_training_images(found, None, Settings())
 
 
+def by_image(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Candidates that a training kept: the boxes of each image, best first."""
+    table = table.sort_values(["image", "detection_score"], ascending=[True, False], kind="stable")
+    return {str(image): part[BOX_COLUMNS].to_numpy(float) for image, part in table.groupby("image")}
+
+
 def curves_316l(bench: Bench, rate: float) -> dict[str, Any]:
-    """Leave two images out: from models/fecral-loops, beside the shipped model's own folds; both on tight boxes."""
-    model = LoopModel.load(MODELS / NAME)
+    """Leave two images out, by cascade and start, beside the shipped model's own folds; all on tight boxes."""
+    model, images = LoopModel.load(MODELS / NAME), images_316l()
     start = StartWeights(model.files.content(WEIGHTS), str(model.path / WEIGHTS))
-    fields = [bench.field(i, model.cascade, "candidates-316l") for i in images_316l()]
-    loops = {str(image): part for image, part in read_parquet(SHIPPED_316L).groupby("image")}
-    n_steps = bench.n_steps(bench.samples(fields))
-    warm, shipped, seconds = {}, {}, []
-    for fold in sorted({f.fold for f in fields}):
-        held_out = [f for f in fields if f.fold == fold]
-        samples = bench.samples([f for f in fields if f.fold != fold])
-        place = bench.screener(f"316l-{fold}", samples, bench.training(n_steps, rate, warm=True), start)
-        seconds.append(bench.seconds(place))
-        warm[fold] = bench.counts(place, held_out, tight=True)
-        tables = [loops[f.image][[*BOX_COLUMNS, "screening_score"]].to_numpy(float) for f in held_out]
-        shipped[fold] = np.stack(
-            [counts_of(t[:, :4], t[:, 4], f.labels, f.shape, "tight") for t, f in zip(tables, held_out, strict=True)]
-        )
-    groups = [f.group for fold in warm for f in fields if f.fold == fold]
-    return {
-        "interval": interval_name(len(set(groups)), "image"),
-        "cascade_of_fecral_loops": candidate_recall(fields, bench.convention),
-        "n_steps": n_steps,
-        "from_fecral_loops": {"cpu_minutes": [round(s / 60, 2) for s in seconds], **figures(warm, groups)},
-        "from_scratch_as_shipped": figures(shipped, groups),
+    own = by_image(read_parquet(SHIPPED_316L / "candidates.parquet"))
+    candidates = {
+        NAME: [bench.field(i, model.cascade, "candidates-316l") for i in images],
+        # Its cascade learned from tight boxes.
+        "316l-loops": [
+            bench.field_with(i, convert(own[i.micrograph.image], "tight", bench.convention)) for i in images
+        ],
     }
+    n_steps = bench.n_steps(bench.samples(candidates[NAME]))
+    rows = []
+    for cascade, fields in candidates.items():
+        for name in ("scratch", NAME):
+            trained, seconds = _trained_316l(bench, f"316l-{cascade}-{name}", fields, n_steps, rate, start)
+            rows.append(
+                {
+                    "cascade": cascade,
+                    "start": name,
+                    "cpu_minutes": [round(s / 60, 2) for s in seconds],
+                    **figures(trained, _groups(fields)),
+                    "candidates": candidate_recall(fields, bench.convention),
+                }
+            )
+            print(rows[-1], flush=True)
+    loops = {str(image): part for image, part in read_parquet(SHIPPED_316L / "loops.parquet").groupby("image")}
+    shipped: dict[int, list[np.ndarray]] = {}
+    for f in sorted(fields, key=lambda f: f.fold):
+        found = loops[f.image][[*BOX_COLUMNS, "screening_score"]].to_numpy(float)
+        shipped.setdefault(f.fold, []).append(counts_of(found[:, :4], found[:, 4], f.labels, f.shape, "tight"))
+    return {
+        "interval": interval_name(len(images), "image"),
+        "n_steps": n_steps,
+        "rows": rows,
+        "as_shipped": figures({fold: np.stack(of_images) for fold, of_images in shipped.items()}, _groups(fields)),
+    }
+
+
+def _trained_316l(
+    bench: Bench, name: str, fields: Sequence[Field], n_steps: int, rate: float, start: StartWeights
+) -> tuple[dict[int, np.ndarray], list[float]]:
+    """Counts of each fold by a screener that never saw it, and what each training took."""
+    warm = not name.endswith("scratch")
+    counts, seconds = {}, []
+    for fold in sorted({f.fold for f in fields}):
+        samples = bench.samples([f for f in fields if f.fold != fold])
+        training = bench.training(n_steps, rate if warm else SCRATCH_RATE, warm)
+        place = bench.screener(f"{name}-{fold}", samples, training, start if warm else None)
+        seconds.append(bench.seconds(place))
+        counts[fold] = bench.counts(place, [f for f in fields if f.fold == fold], tight=True)
+    return counts, seconds
+
+
+def _groups(fields: Sequence[Field]) -> list[str]:
+    """Groups of the images, fold by fold."""
+    return [f.group for f in sorted(fields, key=lambda f: f.fold)]
 
 
 def main() -> None:
@@ -284,26 +321,37 @@ def main() -> None:
     parser.add_argument("--judged", type=int, default=16, help="held-out images of each fold, evenly over its families")
     parser.add_argument("--sizes", type=int, nargs="+", default=[n or 0 for n in SIZES], help="images; 0: all")
     parser.add_argument("--work-dir", type=Path, default=Path("work") / "learning-curves")
+    parser.add_argument("--only-316l", action="store_true", help="keep the other figures that are there")
     given = parser.parse_args()
     cv2.setNumThreads(1)
     use_threads(1)
-    bench = Bench(given.work_dir, given.cpu_minutes, SEEN)
-    sizes = [n or None for n in given.sizes]
-    fecral = fecral_curves(bench, given.judged, sizes)
-    result = provenance("", "tensorflow", "keras", threads="one thread") | {
-        # What changes the figures: not where the work is kept.
-        "command": f'make bench-learning ARGS="--cpu-minutes {given.cpu_minutes:g} --judged {given.judged}"',
-        "data": "fecral-loops (242 images), 316l-loops (10 images), simulated fields of preset fecral",
-        "seed": SEED,
-        "budget": {"cpu_minutes": given.cpu_minutes, "n_steps": bench.known_steps(), "batch": bench.batch},
-        "fecral": fecral,
-    }
-    write_json(result, RESULTS / "learning-curves.json")
+    place = RESULTS / "learning-curves.json"
+    if given.only_316l:
+        result = json.loads(place.read_text(encoding="utf-8"))
+    else:
+        result = fecral_result(given.work_dir, given.cpu_minutes, given.judged, [n or None for n in given.sizes])
+        write_json(result, place)
     # Small blobs, close to each other: as in its own recipe.
     small = Bench(given.work_dir, given.cpu_minutes, ScreenerRecipe(), 20.0, 1000, ScreeningRecipe(max_overlap=0.2))
-    of_316l = curves_316l(small, fecral["rate"])
-    print(of_316l)
-    write_json(result | {"316l": of_316l}, RESULTS / "learning-curves.json")
+    stamp = provenance("", "tensorflow", "keras", threads="one thread")
+    command = f'make bench-learning ARGS="--cpu-minutes {given.cpu_minutes:g} --only-316l"'
+    of_316l = stamp | {"command": command} | curves_316l(small, result["fecral"]["rate"])
+    print(of_316l["as_shipped"])
+    write_json(result | {"316l": of_316l}, place)
+
+
+def fecral_result(work: Path, cpu_minutes: float, judged: int, sizes: Sequence[int | None]) -> dict[str, Any]:
+    """The figures of the FeCrAl set, with how they were made."""
+    bench = Bench(work, cpu_minutes, SEEN)
+    fecral = fecral_curves(bench, judged, sizes)
+    return provenance("", "tensorflow", "keras", threads="one thread") | {
+        # What changes the figures: not where the work is kept.
+        "command": f'make bench-learning ARGS="--cpu-minutes {cpu_minutes:g} --judged {judged}"',
+        "data": "fecral-loops (242 images), 316l-loops (10 images), simulated fields of preset fecral",
+        "seed": SEED,
+        "budget": {"cpu_minutes": cpu_minutes, "n_steps": bench.known_steps(), "batch": bench.batch},
+        "fecral": fecral,
+    }
 
 
 if __name__ == "__main__":

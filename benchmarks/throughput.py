@@ -31,10 +31,11 @@ from typing import Any
 LOG = "DEFECTPIPE_THROUGHPUT_LOG"
 # What a run does for one image, by where the function is: the stages have one function for all.
 JOBS = {
+    "tasks.jobs.read_frames": "decode",
     "tasks.jobs.run_job": None,
     "tasks.overlays.draw": "overlays",
     "tasks.exports.export": "exports",
-    "tasks.report.draw_pictures": "report's pictures",
+    "tasks.pictures.draw_pictures": "report's pictures",
     "tasks.tables.collect": "statistics",
 }
 LOADS = {"defectpipe.model.LoopModel.load": "loop model", "defectpipe.focus.model.FocusModel.load": "focus model"}
@@ -84,12 +85,14 @@ def count_in_this_process(folder: Path) -> None:
     def timed(kind: str | None) -> Callable[[Any], Any]:
         def make(function: Any) -> Any:
             @functools.wraps(function)
-            def call(job: Any) -> Any:
-                began = time.process_time()
+            def call(job: Any, *more: Any) -> Any:
+                began, within = time.process_time(), sum(seconds.values())
                 try:
-                    return function(job)
+                    return function(job, *more)
                 finally:
-                    seconds[kind or job.stage] += time.process_time() - began
+                    # What is timed within it, the decoding, is not counted twice.
+                    inner = sum(seconds.values()) - within
+                    seconds[kind or job.stage] += time.process_time() - began - inner
                     write()
 
             return call
@@ -106,10 +109,14 @@ def count_in_this_process(folder: Path) -> None:
         wrap(place, counted("load", lambda *_given, name=name, **_named: name))
     for place, kind in JOBS.items():
         wrap(place, timed(kind))
+    # Those who have its name already get what counts, too.
     import tasks.jobs
-    import tasks.stages
+    import tasks.overlays
+    import tasks.pictures
 
-    tasks.stages.run_job = tasks.jobs.run_job
+    for user in (tasks.overlays, tasks.pictures):
+        user.read_frames = tasks.jobs.read_frames
+    tasks.overlays.draw_pictures = tasks.pictures.draw_pictures
     atexit.register(write)
 
 

@@ -42,7 +42,7 @@ class EvaluateAgreement(FolderTask):
         plan = session.plan
         labels = require_labels(plan)
         if reason := _stale(plan):
-            session.say("agreement: %s", reason.replace(UPSTREAM_CHANGED, "measurement changed"))
+            session.agenda.say("agreement: %s", reason.replace(UPSTREAM_CHANGED, "measurement changed"))
         _stamp(plan).unlink(missing_ok=True)
         images, loops = folder_tables(plan)
         write_parquet(_image_by_image(plan, labels, images, loops), _columns(plan))

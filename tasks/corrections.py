@@ -92,7 +92,7 @@ class CorrectLoops(FolderTask):
         if corrections is None:
             return
         stale = _stale(session, corrections)
-        session.say("corrections: %s", _said(corrections, stale))
+        session.agenda.say("corrections: %s", _said(corrections, stale))
         for name, sentence in corrections.errors.items():
             logger.warning("corrections: %s (%s)", sentence, name)
         for name in corrections.unmatched:
@@ -102,7 +102,7 @@ class CorrectLoops(FolderTask):
             if isinstance(outcome, BaseException):
                 raise outcome
             session.progress.step(STAGE)
-            session.computed[STAGE] += 1
+            session.agenda.stages_done[STAGE] += 1
 
 
 @lru_cache(maxsize=1)
@@ -231,7 +231,7 @@ def _inputs(plan: Plan, image: str) -> Inputs:
 
 
 def _stale(session: Session, corrections: Corrections) -> dict[str, str]:
-    plan, current, found = session.plan, session.current[STAGE], {}
+    plan, current, found = session.plan, session.agenda.current[STAGE], {}
     for image in sorted(set(corrections.tables) - current):
         result = plan.result(STAGE, image)
         if reason := stale_because(result.stamp, _inputs(plan, image), result.table):

@@ -47,7 +47,7 @@ class ExportImages(ShardTask):
 
     def stale(self, session: Session) -> dict[str, str]:
         """The images whose files are absent, or hold other loops than were measured."""
-        plan, current, stale = session.plan, session.current[self.bar], {}
+        plan, current, stale = session.plan, session.agenda.current[self.bar], {}
         if awaits_corrections(session):
             return dict.fromkeys(plan.shards[self.shard], UPSTREAM_CHANGED)
         for image in plan.shards[self.shard]:
@@ -88,7 +88,7 @@ class ExportFolder(FolderTask):
         plan = session.plan
         out = plan.output_dir
         if reason := _stale(plan):
-            session.say("folder exports: %s", reason.replace(UPSTREAM_CHANGED, "loops changed"))
+            session.agenda.say("folder exports: %s", reason.replace(UPSTREAM_CHANGED, "loops changed"))
         folder_stamp(plan).unlink(missing_ok=True)
         images, loops = folder_tables(plan)
         write_imagej_results(imagej_results(loops, images), out / "imagej_results.csv")

@@ -13,8 +13,8 @@ from defectpipe.settings import FocusSettings
 from tasks.base import FolderTask
 from tasks.logs import logger
 from tasks.options import RunOptions
+from tasks.pictures import make_pictures
 from tasks.plan import FOCUS, Plan
-from tasks.report import make_pictures
 from tasks.runall import refuse_failures
 from tasks.session import Session
 from tasks.stages import ScoreFocus

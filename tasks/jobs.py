@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +46,13 @@ class StageJob:
 
 
 @dataclass(frozen=True)
+class ImageJob:
+    """The stages of one image that one process computes in one go, in their order: so it is decoded once for all."""
+
+    stages: tuple[StageJob, ...]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a job: the reason of a failure, and its traceback where the program was surprised."""
 
@@ -72,7 +79,13 @@ def make_job(plan: Plan, stage: str, image: str) -> StageJob:
     )
 
 
-def run_job(job: StageJob) -> Outcome:
+def run_stages(job: ImageJob) -> list[Outcome]:
+    """Compute the stages of an image, each with the table of the one before, all with the same pixels."""
+    frames = cache(lambda: read_frames(job.stages[0]))
+    return [run_job(stage, frames) for stage in job.stages]
+
+
+def run_job(job: StageJob, frames: Callable[[], list[Micrograph]]) -> Outcome:
     """Compute, and write the table, then the stamp. An image that cannot be computed has a stamp that says why."""
     _prepare(job)
     began = time.perf_counter()
@@ -82,7 +95,7 @@ def run_job(job: StageJob) -> Outcome:
     if above is not None and above.failed:
         return fail(job, above.reason)
     try:
-        table, frames = _compute(job)
+        table, facts = _compute(job, frames)
     except DefectpipeError as error:
         return fail(job, str(error), seconds=time.perf_counter() - began)
     except Exception as error:
@@ -95,7 +108,7 @@ def run_job(job: StageJob) -> Outcome:
 
     write_parquet(table, job.result.table)
     seconds = time.perf_counter() - began
-    write_stamp(job.result.stamp, Stamp(job.inputs.parts, job.inputs.reading, frames=frames, seconds=seconds))
+    write_stamp(job.result.stamp, Stamp(job.inputs.parts, job.inputs.reading, frames=facts, seconds=seconds))
     return Outcome()
 
 
@@ -131,9 +144,9 @@ def read_frames(job: StageJob) -> list[Micrograph]:
     )
 
 
-def _compute(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+def _compute(job: StageJob, frames: Callable[[], list[Micrograph]]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     if job.stage == FOCUS:
-        return _assess(job)
+        return _assess(job, frames())
     import pandas as pd
 
     from defectpipe.io.tables import read_parquet
@@ -141,7 +154,7 @@ def _compute(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     above = None if job.upstream is None else read_parquet(job.upstream.table)
     model = _model(job.model, job.model_sha256)
     tables, facts = [], []
-    for m in read_frames(job):
+    for m in frames():
         part = None if above is None else above[above["frame"] == m.frame].drop(columns="frame").reset_index(drop=True)
         table = _stage_function(job.stage)(m, part, model, job.settings)
         tables.append(table.assign(frame=m.frame))
@@ -160,14 +173,14 @@ def _prepare(job: StageJob) -> None:
     _model(job.model, job.model_sha256)
 
 
-def _assess(job: StageJob) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+def _assess(job: StageJob, frames: list[Micrograph]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """The focus of each frame: a table of its tiles, and the score with what belongs to it."""
     import pandas as pd
 
     from defectpipe.focus.assessment import assess_focus
 
     tables, facts = [], []
-    for m in read_frames(job):
+    for m in frames:
         found = assess_focus(m, _focus_model(job.model, job.model_sha256))
         boxes = {name: found.tile_boxes[:, k] for k, name in enumerate(("x0_px", "y0_px", "x1_px", "y1_px"))}
         tables.append(pd.DataFrame({"frame": m.frame, **boxes, "focus_score": found.tiles.ravel()}))

@@ -120,16 +120,16 @@ class Progress:
     def __init__(self) -> None:
         self._open: dict[str, tqdm | _Lines] = {}
 
-    def expect(self, stage: str, total: int | None) -> None:
+    def expect(self, stage: str, total: int | None, name: str = "") -> None:
         """Begin a stage, after ending the others. None: nobody knows how many images it has."""
         self.close()
         if total == 0:
             return
         if sys.stderr.isatty():
             form = _BAR if total is not None else _COUNTER
-            self._open[stage] = open_bar(stage, total, unit=" images", bar_format=form)
+            self._open[stage] = open_bar(name or stage, total, unit=" images", bar_format=form)
         else:
-            self._open[stage] = _Lines(stage, total)
+            self._open[stage] = _Lines(name or stage, total)
 
     def step(self, stage: str, n: int = 1) -> None:
         """So many more images of a stage are done."""

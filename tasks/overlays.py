@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from tasks.corrections import awaits_corrections, loops_parts, loops_result
 from tasks.jobs import LONGEST_REASON, Outcome, StageJob, make_job, read_frames
 from tasks.labels import read_labels
 from tasks.logs import logger
+from tasks.pictures import PictureJob, all_frames, draw_pictures, stale_picture
 from tasks.plan import Plan, ResultFiles
 from tasks.session import Session
 from tasks.stages import ALL_SHARDS, MeasureLoops, ShardTask, stale_images
@@ -23,6 +25,8 @@ from tasks.stamps import UPSTREAM_CHANGED, Inputs, Stamp, read_stamp, stale_beca
 if TYPE_CHECKING:
     import pandas as pd
 
+    from defectpipe.micrograph import Micrograph
+
 OVERLAY_VERSION = 1
 # File systems take 255 bytes; the rest is for the frame's number and the extension.
 LONGEST_NAME = 230
@@ -30,7 +34,10 @@ LONGEST_NAME = 230
 
 @dataclass(frozen=True)
 class OverlayJob:
-    """Everything that a process needs to draw one image: its measurement, and where the pictures go."""
+    """Everything that a process needs to draw one image: its measurement, and where the pictures go.
+
+    `small` are those that the report will show: made of the same pixels, where they are not there yet.
+    """
 
     measured: StageJob
     loops: ResultFiles
@@ -41,6 +48,7 @@ class OverlayJob:
     inputs: Inputs
     stamp: Path
     folder: Path
+    small: PictureJob | None
 
 
 class DrawOverlays(ShardTask):
@@ -53,7 +61,7 @@ class DrawOverlays(ShardTask):
 
     def stale(self, session: Session) -> dict[str, str]:
         """The images whose picture is absent, or shows something else than was measured."""
-        plan, current, stale = session.plan, session.current[self.bar], {}
+        plan, current, stale = session.plan, session.agenda.current[self.bar], {}
         images = plan.shards[self.shard]
         # Labels are matched with the measured images: until all are measured, there is nothing to compare.
         unmeasured = any(stale_images(session, "measurement", images if plan.labels_dir is None else plan.images))
@@ -76,7 +84,12 @@ class DrawOverlays(ShardTask):
 
     def work_on(self, session: Session, stale: dict[str, str]) -> None:
         """Draw on the run's engine. A picture that cannot be drawn is left out, and said."""
-        for job, outcome in session.engine.map(draw, [make_overlay_job(session.plan, image) for image in stale]):
+        from defectpipe.report.gallery import MOST_PICTURES
+
+        plan = session.plan
+        in_report = all_frames(plan, MOST_PICTURES)
+        jobs = [make_overlay_job(plan, image, in_report.get(image, ())) for image in stale]
+        for job, outcome in session.engine.map(draw, jobs):
             if isinstance(outcome, BaseException):
                 raise outcome
             if outcome.reason:
@@ -119,8 +132,8 @@ def overlay_inputs(plan: Plan, image: str) -> Inputs:
     return Inputs({"overlay": OVERLAY_VERSION, "labels": marked} | loops_parts(plan, image) | plan.class_parts)
 
 
-def make_overlay_job(plan: Plan, image: str) -> OverlayJob:
-    """The job that draws one image of the plan."""
+def make_overlay_job(plan: Plan, image: str, in_report: Sequence[int] = ()) -> OverlayJob:
+    """The job that draws one image of the plan, and the frames that the report will show."""
     labels = read_labels(plan)
     return OverlayJob(
         measured=make_job(plan, "measurement", image),
@@ -132,6 +145,7 @@ def make_overlay_job(plan: Plan, image: str) -> OverlayJob:
         inputs=overlay_inputs(plan, image),
         stamp=overlay_stamp(plan, image),
         folder=plan.output_dir / "overlays",
+        small=stale_picture(plan, image, in_report) if in_report else None,
     )
 
 
@@ -146,8 +160,9 @@ def draw(job: OverlayJob) -> Outcome:
     # Vouches for nothing, but lists the files, so that they can be cleared away if this process is killed here.
     write_stamp(job.stamp, Stamp({}, failed=not pictures, frames=listed))
     outcome = Outcome()
+    frames = cache(lambda: read_frames(job.measured))
     try:
-        _draw_frames(job, pictures)
+        _draw_frames(job, pictures, frames)
     except OSError:
         raise
     except Exception as error:
@@ -155,7 +170,9 @@ def draw(job: OverlayJob) -> Outcome:
         outcome = Outcome(f"{type(error).__name__}: {error}"[:LONGEST_REASON], surprise)
     failed = bool(outcome.reason) or not pictures
     write_stamp(job.stamp, Stamp(job.inputs.parts, failed=failed, reason=outcome.reason, frames=listed))
-    return outcome
+    if job.small is None or failed:
+        return outcome
+    return draw_pictures(job.small, frames)
 
 
 def remove_pictures(stamp: Stamp, folder: Path, keep: Sequence[Path] = ()) -> None:
@@ -169,15 +186,14 @@ def remove_pictures(stamp: Stamp, folder: Path, keep: Sequence[Path] = ()) -> No
                     (folder / above).rmdir()
 
 
-def _draw_frames(job: OverlayJob, pictures: Sequence[Path]) -> None:
+def _draw_frames(job: OverlayJob, pictures: Sequence[Path], frames: Callable[[], list[Micrograph]]) -> None:
     from defectpipe.io.tables import loops_table, read_parquet
     from defectpipe.report.overlays import write_overlay
 
     if not pictures:
         return
     loops = loops_table(read_parquet(job.loops.table))
-    frames = read_frames(job.measured)
-    for m, path in zip(frames, pictures, strict=True):
+    for m, path in zip(frames(), pictures, strict=True):
         write_overlay(
             path,
             m,

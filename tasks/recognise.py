@@ -109,7 +109,7 @@ def closing_lines(summary: dict[str, Any], folder: str) -> list[str]:
 
 def _compute(session: Session, jobs: list[ObjectsJob]) -> None:
     stale = [job for job in jobs if stale_because(job.result.stamp, job.inputs, job.result.table, job.views_table)]
-    session.say("objects: %d of %d to compute", len(stale), len(jobs))
+    session.agenda.say("objects: %d of %d to compute", len(stale), len(jobs))
     session.progress.expect(OBJECTS, len(stale))
     for job, outcome in session.engine.map(recognise, stale):
         if isinstance(outcome, WorkerLostError):

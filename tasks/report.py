@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import traceback
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import luigi
 
-from defectpipe.errors import DefectpipeError
 from tasks.agreement import read_evaluation
 from tasks.base import FolderTask
-from tasks.jobs import LONGEST_REASON, Outcome, StageJob, make_job, read_frames
 from tasks.labels import Labels, read_labels
-from tasks.logs import logger
 from tasks.overlays import DrawOverlays, overlay_paths
-from tasks.plan import Plan, ResultFiles
+from tasks.pictures import make_pictures
+from tasks.plan import Plan
 from tasks.session import Session
 from tasks.stamps import Inputs, Stamp, digest, read_stamp, stale_because, write_stamp
 from tasks.summary import found_in, program_versions
@@ -31,20 +27,9 @@ if TYPE_CHECKING:
     from defectpipe.report.data import ReportData
     from defectpipe.report.gallery import Findings
 
-PICTURE_VERSION = 1
 REPORT_FILE = "report.html"
 _MOST_NAMED = 3
 _SHOWN_FILES = ("images.csv", "loops.csv", "evaluation.json")
-
-
-@dataclass(frozen=True)
-class PictureJob:
-    """Everything that a process needs to make the small pictures of some frames of an image."""
-
-    measured: StageJob
-    frames: Sequence[int]
-    inputs: Inputs
-    result: ResultFiles
 
 
 class Report(FolderTask):
@@ -65,7 +50,7 @@ class Report(FolderTask):
         reason = stale_because(stamp, inputs, out / REPORT_FILE)
         if not reason:
             return
-        session.say("report: %s", reason)
+        session.agenda.say("report: %s", reason)
         images, loops = read_csv(out / "images.csv"), read_csv(out / "loops.csv")
         data = collect(session, images, loops)
         stamp.unlink(missing_ok=True)
@@ -135,54 +120,6 @@ def look_first(session: Session, images: pd.DataFrame, loops: pd.DataFrame) -> l
     evaluation = read_evaluation(session.plan) if session.plan.labels_dir is not None else None
     order = order_by_need(images, loops, f1_by_image(evaluation))
     return [f"{images['image'].iloc[need.row]} ({need.reason})" for need in order[:_MOST_NAMED]]
-
-
-def draw_pictures(job: PictureJob) -> Outcome:
-    """Small pictures of some frames of an image, in one table."""
-    import pandas as pd
-
-    from defectpipe.io.tables import write_parquet
-    from defectpipe.report.gallery import jpeg_picture
-
-    job.result.stamp.unlink(missing_ok=True)
-    try:
-        made = [(m.frame, jpeg_picture(m)) for m in read_frames(job.measured) if m.frame in job.frames]
-    except OSError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
-        write_stamp(job.result.stamp, Stamp(job.inputs.parts, failed=True, reason=reason))
-        return Outcome(reason, "" if isinstance(error, DefectpipeError) else traceback.format_exc())
-    write_parquet(pd.DataFrame(made, columns=["frame", "jpeg"]), job.result.table)
-    write_stamp(job.result.stamp, Stamp(job.inputs.parts))
-    return Outcome()
-
-
-def make_pictures(session: Session, frames: dict[str, list[int]]) -> None:
-    """Small pictures of these frames, where they are not there yet."""
-    plan, jobs = session.plan, []
-    for image, wanted in frames.items():
-        result = plan.result("pictures", image)
-        inputs = Inputs(
-            {
-                "picture": PICTURE_VERSION,
-                "image": plan.hashes[image],
-                "beside": plan.companion_hashes.get(image, ""),
-                "frames": sorted(wanted),
-            }
-            | plan.settings_of("reading")
-            | plan.settings_of("tiling")
-        )
-        if stale_because(result.stamp, inputs, result.table):
-            jobs.append(PictureJob(make_job(plan, "measurement", image), wanted, inputs, result))
-    session.progress.expect("report", len(jobs))
-    for job, outcome in session.engine.map(draw_pictures, jobs):
-        if isinstance(outcome, BaseException):
-            raise outcome
-        if outcome.reason:
-            logger.warning("%s: no picture of it in the report (%s)", job.measured.image, outcome.reason)
-            logger.debug("%s", outcome.surprise)
-        session.progress.step("report")
 
 
 def _findings(plan: Plan, labels: Labels | None, image: str, shown: str, frame: int, n_frames: int) -> Findings:

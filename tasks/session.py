@@ -6,7 +6,6 @@ import atexit
 import errno
 import itertools
 import time
-from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from defectpipe.errors import DefectpipeError
 from defectpipe.io.files import NO_ROOM
+from tasks.agenda import Agenda
 from tasks.check import look_at
 from tasks.engine import Engine, open_engine, usable_cores
 from tasks.lock import FolderLock
 from tasks.logs import Progress, close_run_log, logger, open_run_log
 from tasks.options import RunOptions, simulate_demonstration
-from tasks.plan import BEFORE, MODEL_PART, STATE_FOLDER, Plan, make_plan
+from tasks.plan import STATE_FOLDER, Plan, make_plan
 from tasks.register import refuse_unknown_keys
-from tasks.stamps import UPSTREAM_CHANGED
 
 if TYPE_CHECKING:
     from tasks.labels import Labels
@@ -43,46 +42,13 @@ class Session:
     engine: Engine
     lock: FolderLock
     log: Any
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    progress: Progress = field(default_factory=Progress)
+    skipped: Mapping[str, str]
+    progress: Progress
+    agenda: Agenda
     began: float = field(default_factory=time.monotonic)
-    computed: Counter[str] = field(default_factory=Counter)
-    images_computed: set[str] = field(default_factory=set)
     labels: Labels | None = None
     # What the tables of this run amount to: the report and the summary say the same.
     found: dict[str, Any] | None = None
-    stale: dict[str, dict[int, dict[str, str]]] = field(default_factory=dict)
-    announced: set[str] = field(default_factory=set)
-    # Images whose result of a stage was found current: within a run that does not change, and Luigi asks often.
-    current: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-
-    def note_stale(self, stage: str, shard: int, reasons: dict[str, str]) -> None:
-        """Remember what of one part a stage has to compute, until it begins."""
-        if stage not in self.announced:
-            self.stale.setdefault(stage, {})[shard] = reasons
-
-    def announce(self, stage: str) -> None:
-        """When a stage begins: say what it computes and why, and open its bar."""
-        if stage not in self.announced:
-            self.announced.add(stage)
-            reasons = Counter(self.reason(stage, image) for part in self.stale[stage].values() for image in part)
-            why = "; ".join(f"{n} image{'s' * (n != 1)}: {reason}" for reason, n in sorted(reasons.items()))
-            self.say("%s: %s", stage, why or "nothing to compute")
-            self.progress.expect(stage, reasons.total())
-
-    def say(self, line: str, *values: object) -> None:
-        """Say what begins: the bar of what was before ends where it is, and the line stands below it."""
-        self.progress.close()
-        logger.info(line, *values)
-
-    def reason(self, stage: str, image: str) -> str:
-        """Why a stage computes an image: where a stage before it had to, that one's reason."""
-        found = next((part[image] for part in self.stale.get(stage, {}).values() if image in part), "")
-        above = BEFORE.get(stage)
-        if found == UPSTREAM_CHANGED and above is not None:
-            where = " in this part of the folder" if stage == "statistics" else ""
-            return self.reason(above, image) or f"{above}{where} changed"
-        return found.replace(MODEL_PART, f"{self.plan.model.shown_name}: ", 1).replace(MODEL_PART, "")
 
     def close(self) -> None:
         """End the run: bars, processes, log, and last the lock."""
@@ -124,7 +90,9 @@ def begin(options: RunOptions) -> Session:
         plan = make_plan(options, options.n_jobs or usable_cores())
         # No more processes than images.
         engine = open_engine(options.engine, min(options.n_jobs or usable_cores(), len(plan.images)))
-        session = Session(str(next(_numbers)), options, plan, engine, lock, log, skipped)
+        progress = Progress()
+        agenda = Agenda(plan.model, progress)
+        session = Session(str(next(_numbers)), options, plan, engine, lock, log, skipped, progress, agenda)
     except OSError as error:
         refusal = unwritable(options.output_dir, error)
         close_run_log(log, refusal)

@@ -9,7 +9,7 @@ import luigi
 
 from tasks.base import FolderTask
 from tasks.engine import WorkerLostError
-from tasks.jobs import Outcome, StageJob, fail, make_job, run_job
+from tasks.jobs import ImageJob, Outcome, StageJob, fail, make_job, run_stages
 from tasks.logs import logger
 from tasks.plan import FOCUS
 from tasks.session import Session
@@ -44,7 +44,7 @@ class ShardTask(FolderTask):
     def is_current(self, session: Session) -> bool:
         """Whether nothing of this part is stale."""
         stale = self.stale(session)
-        session.note_stale(self.bar, self.shard, stale)
+        session.agenda.note_stale(self.bar, self.shard, stale)
         return not stale
 
     def stale(self, session: Session) -> dict[str, str]:
@@ -57,16 +57,16 @@ class ShardTask(FolderTask):
             if self.takes_corrections and session.plan.corrections_dir is not None:
                 self.note_all(session)
             stale = self.stale(session)
-            session.note_stale(self.bar, self.shard, stale)
-            session.announce(self.bar)
+            session.agenda.note_stale(self.bar, self.shard, stale)
+            session.agenda.begin(self.bar)
             self.work_on(session, stale)
 
     def note_all(self, session: Session) -> None:
         """Note what is stale in every part, before the first begins: only now can be told how much that is."""
-        if self.bar not in session.announced:
+        if not session.agenda.has_begun(self.bar):
             for shard in range(len(session.plan.shards)):
                 part = self if shard == self.shard else self.child(type(self), shard=shard)
-                session.note_stale(self.bar, shard, part.stale(session))
+                session.agenda.note_stale(self.bar, shard, part.stale(session))
 
     def work_on(self, session: Session, stale: dict[str, str]) -> None:
         """Compute these images."""
@@ -80,9 +80,13 @@ class StageTask(ShardTask):
         return dict(stale_images(session, self.bar, session.plan.shards[self.shard]))
 
     def work_on(self, session: Session, stale: dict[str, str]) -> None:
-        """Compute the stage for these images on the run's engine."""
-        for job, outcome in session.engine.map(run_job, [make_job(session.plan, self.bar, image) for image in stale]):
-            settle(session, job, outcome)
+        """Compute the stage for these images on the run's engine, and at once the later ones that wait for it."""
+        plan = session.plan
+        chains = [(image, session.agenda.chain(self.bar, self.shard, image)) for image in stale]
+        jobs = [ImageJob(tuple(make_job(plan, stage, image) for stage in stages)) for image, stages in chains]
+        for job, outcomes in session.engine.map(run_stages, jobs):
+            settle(session, job, outcomes)
+            session.progress.step(self.bar)
 
 
 class DetectCandidates(StageTask):
@@ -117,7 +121,7 @@ class ScoreFocus(StageTask):
 
 def stale_images(session: Session, stage: str, images: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Those of the images whose result of a stage has to be computed, each with the reason."""
-    plan, current = session.plan, session.current[stage]
+    plan, current = session.plan, session.agenda.current[stage]
     for image in images:
         if image not in current:
             result = plan.result(stage, image)
@@ -127,14 +131,20 @@ def stale_images(session: Session, stage: str, images: Iterable[str]) -> Iterato
                 current.add(image)
 
 
-def settle(session: Session, job: StageJob, outcome: Outcome | BaseException) -> None:
-    """Count a finished job, and log its failure. An error that is not the image's stops the task."""
-    if isinstance(outcome, WorkerLostError):
-        outcome = fail(job, str(outcome))
-    if isinstance(outcome, BaseException):
-        raise outcome
-    session.progress.step(job.stage)
-    session.computed[job.stage] += 1
-    session.images_computed.add(job.image)
-    if outcome.surprise:
-        logger.debug("%s: %s\n%s", job.image, outcome.reason, outcome.surprise)
+def settle(session: Session, job: ImageJob, outcomes: list[Outcome] | BaseException) -> None:
+    """Count what a job finished, and log its failures. An error that is not the image's stops the task."""
+    if isinstance(outcomes, WorkerLostError):
+        outcomes = [_lost(stage, str(outcomes)) for stage in job.stages]
+    if isinstance(outcomes, BaseException):
+        raise outcomes
+    for stage, outcome in zip(job.stages, outcomes, strict=True):
+        session.agenda.note_done(stage.stage, stage.image)
+        if outcome.surprise:
+            logger.debug("%s: %s\n%s", stage.image, outcome.reason, outcome.surprise)
+
+
+def _lost(job: StageJob, reason: str) -> Outcome:
+    """The outcome of one of the stages that a lost process was at: what it finished stands."""
+    if not stale_because(job.result.stamp, job.inputs, job.result.table):
+        return Outcome()
+    return fail(job, reason)

@@ -296,8 +296,8 @@ def _time(session: Session) -> dict[str, Any]:
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "run_seconds": round(time.monotonic() - session.began, 3),
-        "images_computed": len(session.images_computed),
-        "stages_computed": dict(session.computed),
+        "images_computed": len(session.agenda.images_done),
+        "stages_computed": dict(session.agenda.stages_done),
         "seconds_per_image": round(sum(done) / len(done), 4) if done else None,
         "human_seconds_per_image": plan.settings.statistics.human_seconds_per_image,
     }

@@ -14,7 +14,8 @@ from terminal import run_on_terminal
 from tasks import logs
 from tasks.logs import Progress
 
-STAGES = ("candidates", "screening", "measurement", "statistics", "overlays", "exports", "report")
+STAGES = ("candidates", "screening", "measurement")
+BARS = ("analysis", "statistics", "overlays", "exports")
 SIX_LINES = ("3 images: 6 loops", "mean diameter", "areal density", "no labels", "look first at", "all of it: ")
 
 
@@ -33,11 +34,15 @@ def test_a_terminal_shows_a_bar_a_stage_and_then_six_lines(tmp_path, columns):
     source = write_folder(tmp_path / "in", 3)
     status, said = on_a_terminal("RunAll", "--input-dir", source, "--engine", "inline", cwd=tmp_path, columns=columns)
     assert status == 0, said
-    for stage in STAGES:
-        last = re.findall(rf"\r({stage} [^\r\n]*)", said)[-1]
+    for bar in BARS:
+        last = re.findall(rf"\r({bar} [^\r\n]*)", said)[-1]
         assert re.search(r"100 %\|[^|]+\| 3 of 3 images, +\S+ images/s, 00:00 left", last), last
     # A stage is announced below the bar of the one before.
-    assert said.rindex("\rcandidates ") < said.index("screening: 3 images: new")
+    assert said.rindex("\ranalysis ") < said.index("statistics: 3 images: new")
+    # One job does all of an image, so all of it is announced before.
+    begins = [said.index(f"{stage}: 3 images: new") for stage in STAGES]
+    assert begins == sorted(begins)
+    assert begins[-1] < said.index("\ranalysis ")
     # Nothing of Luigi's, nothing else that draws over itself, and the lines stand below the bars.
     assert "Luigi" not in said
     lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).split("\r")[-1] for line in said.split("\r\n")]

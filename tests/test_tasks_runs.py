@@ -371,3 +371,29 @@ def test_an_empty_folder_and_a_wrong_parameter_are_failures(toy, tmp_path):
     assert "looks like a micrograph" in (tmp_path / "in-defects" / "run.log").read_text()
     assert run_all(tmp_path / "missing") == LuigiStatusCode.FAILED
     assert not (tmp_path / "missing-defects").exists()
+
+
+def test_an_image_is_decoded_once_to_be_analysed_and_once_to_be_drawn(toy, source, output, tmp_path, monkeypatch):
+    from defectpipe.io import micrographs
+
+    decoded: list[str] = []
+    plain = micrographs.read_micrographs
+
+    def counting(file, **how):
+        decoded.append(how["image"])
+        return plain(file, **how)
+
+    monkeypatch.setattr(micrographs, "read_micrographs", counting)
+    write_blobs(source / "field 4.tif", [(80, 60, 20)])
+    assert run_all(source) == DONE
+    assert (output / "report.html").is_file()
+    every = [f"field {i}.tif" for i in range(5)]
+    assert sorted(decoded) == sorted(2 * every)
+    computed(toy)
+    # All wait for one stage, one of them for more: each is read once for what it needs.
+    decoded.clear()
+    write_blobs(source / "field 4.tif", [(80, 60, 22)])
+    (tmp_path / "settings.json").write_text('{"screening": {"threshold": 0.65}}')
+    assert run_all(source, settings=str(tmp_path / "settings.json")) == DONE
+    assert sorted(decoded) == sorted(2 * every)
+    assert computed(toy) == sorted(lines(STAGES, "field 4.tif") + lines(STAGES[1:], *every[:4]))
