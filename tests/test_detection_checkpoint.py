@@ -9,20 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cascade_helpers import SCAN, fields
 
 from defectpipe.detection import training
 from defectpipe.detection.boosting import Stage
 from defectpipe.detection.checkpoint import StageReport, Standing
 from defectpipe.detection.opencv_xml import cascade_to_xml
-from defectpipe.detection.scan import ScanRecipe
 from defectpipe.detection.training import CascadeRecipe, LabelledImage, train_cascade
-from defectpipe.simulation.loops.fields import simulate_field
-from defectpipe.simulation.loops.presets import PRESETS
+from defectpipe.model import CASCADE
 from defectpipe.training import TrainingRecipe, part
+from defectpipe.training.cascades import train_cascade_of_part
 from defectpipe.training.progress import PartProgress
 from defectpipe.training.workspace import PartJob, store_images
 
-SCAN = ScanRecipe(min_side_px=18, max_side_px=90)
 QUICK = CascadeRecipe(
     n_stages=4, n_positives=300, n_negatives=400, copies=4, feature_share=0.05, max_stumps=12, negatives_per_image=200
 )
@@ -35,11 +34,6 @@ class EndedError(Exception):
 @pytest.fixture(scope="module")
 def images() -> list[LabelledImage]:
     return [LabelledImage(m.pixels, boxes) for m, boxes in fields(3)]
-
-
-def fields(n: int) -> list:
-    made = [simulate_field(PRESETS["demo"], 3, i) for i in range(n)]
-    return [(f.micrograph, f.labels[["x0_px", "y0_px", "x1_px", "y1_px"]].to_numpy(float)) for f in made]
 
 
 def test_a_training_goes_on_to_the_same_cascade(images: list[LabelledImage], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +83,14 @@ def test_a_part_that_was_killed_goes_on_where_it_stood(tmp_path: Path) -> None:
     child.start()
     child.join(300)
     assert child.exitcode == -signal.SIGKILL
-    assert not (jobs[0].folder / part.CASCADE).exists()
-    begun = Standing.of_json((jobs[0].folder / part.STANDING).read_bytes())
+    assert not (jobs[0].folder / CASCADE).exists()
+    begun = Standing.of_json((jobs[0].folder / "cascade-so-far.json").read_bytes())
     assert begun is not None
     assert len(begun.stages) == 2
     for job in jobs:
         train(job)
-        assert not (job.folder / part.STANDING).exists()
-    files = [(job.folder / part.CASCADE).read_bytes() for job in jobs]
+        assert not (job.folder / "cascade-so-far.json").exists()
+    files = [(job.folder / CASCADE).read_bytes() for job in jobs]
     assert files[0] == files[1]
 
 
@@ -111,4 +105,4 @@ def train(job: PartJob, kill_after: int = 0) -> None:
 
     with Killing("part") as progress:
         images = [part.working_copy(image, job) for image in job.training_images]
-        part._train_cascade(job, images, SCAN, progress)
+        train_cascade_of_part(job, images, SCAN, progress)

@@ -12,24 +12,20 @@ import pandas as pd
 
 from defectpipe.analysis import BOX_COLUMNS, analyse, clip, measure_loops
 from defectpipe.boxes import shrink
-from defectpipe.detection.checkpoint import Standing
-from defectpipe.detection.opencv_xml import cascade_to_xml, read_cascade
 from defectpipe.detection.scan import ScanRecipe, find_candidates, most_candidates
-from defectpipe.detection.training import LabelledImage, train_cascade
-from defectpipe.io.files import write_atomic
+from defectpipe.detection.training import LabelledImage
 from defectpipe.io.tables import read_parquet, write_parquet
-from defectpipe.model import CARD, CASCADE, FILES, ONNX, WEIGHTS, LoopModel, file_sha256
+from defectpipe.model import CARD, FILES, ONNX, WEIGHTS, LoopModel, file_sha256
 from defectpipe.resolution import binning, reduce, to_working
 from defectpipe.screening.samples import Samples, make_samples
 from defectpipe.settings import DetectionSettings, ScreeningSettings, Settings
 from defectpipe.statistics.predicted_f1 import LOWEST_SCORE
 from defectpipe.training.box_scale import BoxScales
+from defectpipe.training.cascades import proposing_cascades, train_cascade_of_part
 from defectpipe.training.progress import PartProgress
 from defectpipe.training.workspace import PartJob, StoredImage, write_card
 
 CANDIDATES, LOOPS = "held_out_candidates.parquet", "held_out_loops.parquet"
-# How far the cascade is, while it is trained.
-STANDING = "cascade-so-far.json"
 # The smallest window side that the scan goes down to: below it a loop is blurred away.
 _SMALLEST_WINDOW_PX = 12.0
 # In use the scan goes down to smaller loops than the labels have: another specimen may hold them.
@@ -50,7 +46,7 @@ def train_part(job: PartJob) -> Path:
         if not (job.folder / CARD).exists():
             images = [working_copy(image, job) for image in job.training_images]
             scan = scan_recipe(images, job)
-            _train_cascade(job, images, scan, progress)
+            train_cascade_of_part(job, images, scan, progress)
             _train_screener(job, images, scan, progress)
             write_card(job.folder / CARD, part_card(job, scan))
         if job.held_out is not None and not (job.folder / LOOPS).exists():
@@ -98,27 +94,6 @@ def part_card(job: PartJob, scan: ScanRecipe) -> dict[str, Any]:
     }
 
 
-def _train_cascade(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, progress: PartProgress) -> None:
-    if (job.folder / CASCADE).exists():
-        return
-    if not job.recipe.train_cascade:
-        assert job.start is not None
-        write_atomic(job.folder / CASCADE, job.start.load().files.content(CASCADE))
-        return
-    recipe = job.recipe.cascade
-    progress.begin("cascade", recipe.n_stages)
-    standing = job.folder / STANDING
-    begun = Standing.of_json(standing.read_bytes()) if standing.exists() else None
-    cascade, _ = train_cascade(
-        *(images, recipe, scan, job.seed, progress.stage),
-        begun=begun,
-        keep=lambda reached: write_atomic(standing, reached.to_json()),
-    )
-    xml = cascade_to_xml(cascade, hit_rate=recipe.hit_rate, false_alarm_rate=recipe.false_alarm_rate)
-    write_atomic(job.folder / CASCADE, xml.encode())
-    standing.unlink(missing_ok=True)
-
-
 def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, progress: PartProgress) -> None:
     if all((job.folder / name).exists() for name in (WEIGHTS, ONNX)):
         return
@@ -128,10 +103,10 @@ def _train_screener(job: PartJob, images: list[LabelledImage], scan: ScanRecipe,
 
     use_threads(1)
     recipe, rng = job.recipe, np.random.default_rng(job.seed)
-    cascade = read_cascade(job.folder / CASCADE)
+    cascades = proposing_cascades(job, images, scan, progress)
     samples: list[Samples] = []
     progress.begin("candidates", len(images))
-    for stored, image in zip(job.training_images, images, strict=True):
+    for stored, image, cascade in zip(job.training_images, images, cascades, strict=True):
         limit = most_candidates(image.pixels.shape, recipe.max_candidates_per_megapixel)
         boxes, _ = find_candidates(image.pixels, cascade, scan, limit)
         samples.append(

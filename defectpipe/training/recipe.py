@@ -39,6 +39,11 @@ class TrainingRecipe:
         Candidates that the screener sees, in training and in use.
     train_cascade : bool
         False, where a training starts from a model: that one's cascade is kept.
+    unseen_candidates : bool
+        Whether the screener learns from candidates of cascades that never saw the image: for each fold that a model
+        learns from, one more cascade is trained on the others. In use every image is one that the cascade has not seen;
+        a cascade that has learned from few images proposes better in those than elsewhere. With ten images it paid (see
+        benchmarks/README.md), with two hundred it did not.
     classes : dict
         Classes of defects by name, each with its conventional ``diameter`` and the further names that ``labels`` have
         for it (`classes.DefectClasses.of`). Empty: one class of loops, to which every label belongs.
@@ -56,6 +61,7 @@ class TrainingRecipe:
     max_candidates_per_megapixel: int = 400
     classes: dict[str, dict[str, Any]] = field(default_factory=dict)
     train_cascade: bool = True
+    unseen_candidates: bool = False
     focus_model: str = "focus-stem"
     description: str = ""
     data_source: str = "not stated"
