@@ -230,6 +230,35 @@ def test_a_trained_screener_learns_and_onnx_says_what_keras_says(tensorflow: Non
         OnnxNetwork(tmp_path / "screener.onnx", 48)
 
 
+def test_a_training_that_came_to_nothing_is_done_again_and_refused_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from defectpipe.screening import training
+
+    samples, fit = separable_samples(np.random.default_rng(0)), training.fit
+    dead: list[bool] = []
+
+    def dying(network, *given, **how):
+        fit(network, *given, **how)
+        if dead.pop():
+            # No unit is excited any more: only the biases of the last layer are left.
+            for weights in network.trainable_weights[:-1]:
+                weights.assign(np.zeros(weights.shape))
+
+    monkeypatch.setattr(training, "fit", dying)
+    few = training.ScreenerTraining(n_steps=4, batch_size=16)
+    dead[:] = [False, True]
+    network = training.train_screener(samples, SMALL, few, 1)
+    assert not dead
+    assert [record.message for record in caplog.records if "answers all crops alike" in record.message]
+    crops = to_float(samples.crops[:40, 6:30, 6:30])[..., None]
+    assert np.ptp(network.predict_on_batch(crops)[:, 0]) > 0
+    dead[:] = [True] * 3
+    with pytest.raises(ModelError, match="peak_learning_rate"):
+        training.train_screener(samples, SMALL, few, 1)
+    assert not dead
+
+
 def test_too_few_loops_are_refused() -> None:
     from defectpipe.screening.training import ScreenerTraining, train_screener
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from defectpipe.errors import LabelError
+from defectpipe.errors import LabelError, ModelError
 from defectpipe.networks.training import fit
 from defectpipe.screening.augmentation import Batches
 from defectpipe.screening.network import LOGIT_AND_BOX, ScreenerRecipe, build_network
@@ -17,6 +18,12 @@ from defectpipe.screening.start import StartWeights
 
 if TYPE_CHECKING:
     import keras
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS, _SEEDS_APART = 3, 1000
+# So many crops, and so large a range of their probabilities, tell a network that learned from one that did not.
+_JUDGED, _LEAST_RANGE = 1000, 1e-3
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,31 @@ def train_screener(
     ------
     LabelError
         There are too few loops to learn from.
+    ModelError
+        Whatever weights it began with, it learned nothing.
     """
     if samples.is_loop.sum() < 20:
         raise LabelError(f"Only {samples.is_loop.sum()} loops to train the screener on: label more loops.")
+    for attempt in range(_ATTEMPTS):
+        network = _trained(samples, recipe, training, seed + attempt * _SEEDS_APART, progress, n_classes, start)
+        if _tells_apart(network, samples, recipe):
+            return network
+        logger.warning("The screener's training came to nothing: it answers all crops alike. Other random weights now.")
+    raise ModelError(
+        f"The screener's training came to nothing {_ATTEMPTS} times: it answers all crops alike. Lower "
+        "peak_learning_rate in the recipe, or give it more steps."
+    )
+
+
+def _trained(
+    samples: Samples,
+    recipe: ScreenerRecipe,
+    training: ScreenerTraining,
+    seed: int,
+    progress: Callable[[int, float], None] | None,
+    n_classes: int,
+    start: StartWeights | None,
+) -> keras.Model:
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -86,6 +115,12 @@ def train_screener(
         progress=progress,
     )
     return network
+
+
+def _tells_apart(network: keras.Model, samples: Samples, recipe: ScreenerRecipe) -> bool:
+    """Whether its answers differ at all: units that no crop excites any more learn nothing, and a loss hides that."""
+    every = max(1, len(samples.crops) // _JUDGED)
+    return bool(np.ptp(_probabilities(network, samples.crops[::every], recipe)) > _LEAST_RANGE)
 
 
 def screener_loss(answers: Any, outputs: Any) -> Any:

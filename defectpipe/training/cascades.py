@@ -15,9 +15,7 @@ from defectpipe.training.progress import PartProgress
 from defectpipe.training.workspace import PartJob
 
 
-def train_cascade_of_part(
-    job: PartJob, images: list[LabelledImage], scan: ScanRecipe, progress: PartProgress
-) -> None:
+def train_cascade_of_part(job: PartJob, images: list[LabelledImage], scan: ScanRecipe, progress: PartProgress) -> None:
     """Train the cascade of a part, or keep that of the model that it starts from; nothing where it is there."""
     if (job.folder / CASCADE).exists():
         return
