@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
 from defectpipe.errors import DefectpipeError, SettingsError
+from defectpipe.workers import begin_worker
 
 Job = TypeVar("Job")
 ENGINES = ("inline", "processes")
@@ -133,23 +132,5 @@ class ProcessEngine:
         if self._pool is None or self._owner != os.getpid():
             self._owner = os.getpid()
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.n_jobs, context, initializer=start_worker)
+            self._pool = ProcessPoolExecutor(self.n_jobs, context, initializer=begin_worker)
         return self._pool
-
-
-def start_worker() -> None:
-    """Make this process a worker: one thread, no keyboard interrupts, and gone when its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for library in ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "NUMEXPR"):
-        os.environ[f"{library}_NUM_THREADS"] = "1"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

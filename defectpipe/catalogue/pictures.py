@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +25,7 @@ from defectpipe.io.files import write_atomic
 from defectpipe.io.micrographs import read_micrographs
 from defectpipe.io.run_files import STATE_FOLDER
 from defectpipe.micrograph import Calibration, Micrograph
+from defectpipe.workers import begin_worker
 
 _TYPES = pa.schema(
     [
@@ -149,7 +149,7 @@ def _map(
     if n_jobs <= 1:
         yield from map(look, items)
         return
-    with multiprocessing.get_context("spawn").Pool(n_jobs, cv2.setNumThreads, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(n_jobs, begin_worker) as pool:
         yield from pool.imap(look, items)
 
 

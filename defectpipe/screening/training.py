@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,10 +73,11 @@ def train_screener(
     if samples.is_loop.sum() < 20:
         raise LabelError(f"Only {samples.is_loop.sum()} loops to train the screener on: label more loops.")
     for attempt in range(_ATTEMPTS):
-        network = _trained(samples, recipe, training, seed + attempt * _SEEDS_APART, progress, n_classes, start)
+        gentler = dataclasses.replace(training, peak_learning_rate=training.peak_learning_rate / 2**attempt)
+        network = _trained(samples, recipe, gentler, seed + attempt * _SEEDS_APART, progress, n_classes, start)
         if _tells_apart(network, samples, recipe):
             return network
-        logger.warning("The screener's training came to nothing: it answers all crops alike. Other random weights now.")
+        logger.warning("The screener's training came to nothing: it answers all crops alike. Again, at half the rate.")
     raise ModelError(
         f"The screener's training came to nothing {_ATTEMPTS} times: it answers all crops alike. Lower "
         "peak_learning_rate in the recipe, or give it more steps."

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -21,6 +20,7 @@ from defectpipe.micrograph import Micrograph
 from defectpipe.simulation.images import Annotation
 from defectpipe.simulation.kinds import KINDS, find_preset
 from defectpipe.simulation.preset import Preset
+from defectpipe.workers import begin_worker
 
 SIMULATION_VERSION = 3
 IMAGES_FOLDER = "images"
@@ -147,7 +147,7 @@ def _in_order(write: Callable[[int], _Written], n: int, n_jobs: int) -> Iterator
     if min(n, n_jobs) <= 1:
         yield from map(write, range(n))
         return
-    with multiprocessing.get_context("spawn").Pool(min(n, n_jobs), cv2.setNumThreads, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(n, n_jobs), begin_worker) as pool:
         yield from pool.imap(write, range(n))
 
 

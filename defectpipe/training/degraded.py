@@ -7,7 +7,6 @@ import multiprocessing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -24,6 +23,7 @@ from defectpipe.statistics.predicted_f1 import LOWEST_SCORE
 from defectpipe.statistics.scoring import COUNTS, Objects, score
 from defectpipe.training.box_scale import BoxScales
 from defectpipe.training.workspace import PartJob, StoredImage
+from defectpipe.workers import begin_worker
 
 if TYPE_CHECKING:
     from defectpipe.focus.model import FocusModel
@@ -103,7 +103,7 @@ def degraded_runs(
     if n_jobs == 1:
         tables = [run_degraded(job) for job in jobs]
     else:
-        with multiprocessing.get_context("spawn").Pool(min(n_jobs, len(jobs)), cv2.setNumThreads, (1,)) as pool:
+        with multiprocessing.get_context("spawn").Pool(min(n_jobs, len(jobs)), begin_worker) as pool:
             tables = pool.map(run_degraded, jobs, chunksize=1)
     return pd.concat(tables, ignore_index=True)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -44,6 +43,7 @@ from defectpipe.training.progress import rows_for, share_rows
 from defectpipe.training.recipe import TrainingRecipe
 from defectpipe.training.start import StartModel, folds_without_known, started_from, whole_recipe
 from defectpipe.training.workspace import PartJob, fingerprint, store_images, write_card
+from defectpipe.workers import begin_worker
 
 HELD_OUT_FOLDER = "held-out"
 
@@ -232,5 +232,5 @@ def _train_parts(jobs: list[PartJob], n_jobs: int) -> list[Path]:
 
 def _rescaled(jobs: list[PartJob], scales: Mapping[int, BoxScales], n_jobs: int) -> pd.DataFrame:
     given = [(job, scales[job.held_out]) for job in jobs if job.held_out is not None]
-    with multiprocessing.get_context("spawn").Pool(min(n_jobs, len(given)), cv2.setNumThreads, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(n_jobs, len(given)), begin_worker) as pool:
         return pd.concat(pool.starmap(measure_rescaled, given, chunksize=1), ignore_index=True)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from defectpipe.bars import SECONDS_BETWEEN_LINES, open_bar
 from defectpipe.detection.checkpoint import StageReport
+from defectpipe.workers import begin_worker
 
 # In a pool of processes: which of the terminal's rows are taken.
 _shared: dict[str, Any] = {}
@@ -24,6 +25,7 @@ def rows_for(context: BaseContext, n_processes: int) -> tuple[Any, Any]:
 
 def share_rows(lock: Any, rows: Any) -> None:
     """Begin a process of a pool: its bar stands in a row of its own, and two never write at once."""
+    begin_worker()
     _shared["rows"] = rows
     tqdm.set_lock(lock)
 
