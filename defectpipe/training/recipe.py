@@ -42,7 +42,8 @@ class TrainingRecipe:
     unseen_candidates : bool
         Whether the screener learns from candidates of cascades that never saw the image: for each fold that a model
         learns from, one more cascade is trained on the others. In use every image is one that the cascade has not seen;
-        a cascade that has learned from few images proposes better in those than elsewhere. See benchmarks/README.md for what it brings.
+        a cascade that has learned from few images proposes better in those than elsewhere.
+        See benchmarks/README.md for what it brings.
     classes : dict
         Classes of defects by name, each with its conventional ``diameter`` and the further names that ``labels`` have
         for it (`classes.DefectClasses.of`). Empty: one class of loops, to which every label belongs.
