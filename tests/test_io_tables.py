@@ -99,6 +99,20 @@ def test_a_kill_in_the_middle_keeps_the_old_file_and_its_leftover_is_swept(tmp_p
     assert os.listdir(path.parent) == ["a.txt"]
 
 
+def test_a_folder_of_parts_is_swept_and_a_link_is_left(tmp_path: Path) -> None:
+    parts = tmp_path / "out" / f"{TEMPORARY_PREFIX}0123abcd"
+    parts.mkdir(parents=True)
+    (parts / "sheet.xml").write_bytes(b"half")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_bytes(b"kept")
+    link = tmp_path / "out" / f"{TEMPORARY_PREFIX}link"
+    link.symlink_to(elsewhere)
+    assert sweep_leftovers(tmp_path / "out") == [parts]
+    assert os.listdir(tmp_path / "out") == [link.name]
+    assert (elsewhere / "kept").read_bytes() == b"kept"
+
+
 def test_the_longest_name_that_a_file_system_takes_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("ü" * 125 + ".json")
     write_atomic(path, b"{}")

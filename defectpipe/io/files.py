@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,12 +57,16 @@ def sweep_leftovers(folder: Path) -> list[Path]:
     Returns
     -------
     list of Path
-        The files removed, sorted.
+        The files and folders removed, sorted.
     """
-    leftovers = sorted(p for p in Path(folder).rglob(f"{TEMPORARY_PREFIX}*") if p.is_file() and not p.is_symlink())
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
-    return leftovers
+    found = sorted(path for path in Path(folder).rglob(f"{TEMPORARY_PREFIX}*") if not path.is_symlink())
+    for leftover in found:
+        # The workbook's writer has a folder of its own for its parts.
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
+    return found
 
 
 def _flush_file(path: Path) -> None:
