@@ -19,6 +19,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 LAYOUT = Layout(("disc", "bar", "ring"), ("deformed", "bend"), ("any.ball", "bar.length_nm"))
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Random weights that are the same in every run."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
 def pictures(n: int, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Discs, bars and rings of 32 × 32 px in noise, with their answers."""
     rng = np.random.default_rng(seed)
