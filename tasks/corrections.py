@@ -98,10 +98,7 @@ class CorrectLoops(FolderTask):
         for name in corrections.unmatched:
             logger.warning("corrections: %s is of no image of this folder", name)
         session.progress.expect(STAGE, len(stale))
-        for _job, outcome in session.engine.map(correct, [make_correction_job(plan, corrections, i) for i in stale]):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            session.progress.step(STAGE)
+        for _done in session.compute(STAGE, correct, [make_correction_job(plan, corrections, i) for i in stale]):
             session.agenda.stages_done[STAGE] += 1
 
 

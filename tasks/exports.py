@@ -61,10 +61,8 @@ class ExportImages(ShardTask):
 
     def work_on(self, session: Session, stale: dict[str, str]) -> None:
         """Write on the run's engine."""
-        for _job, outcome in session.engine.map(export, [make_export_job(session.plan, image) for image in stale]):
-            if isinstance(outcome, BaseException):
-                raise outcome
-            session.progress.step(self.bar)
+        for _done in session.compute(self.bar, export, [make_export_job(session.plan, image) for image in stale]):
+            pass
 
 
 class ExportFolder(FolderTask):

@@ -89,13 +89,10 @@ class DrawOverlays(ShardTask):
         plan = session.plan
         in_report = all_frames(plan, MOST_PICTURES)
         jobs = [make_overlay_job(plan, image, in_report.get(image, ())) for image in stale]
-        for job, outcome in session.engine.map(draw, jobs):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        for job, outcome in session.compute(self.bar, draw, jobs):
             if outcome.reason:
                 logger.warning("%s: no picture of it (%s)", job.measured.image, outcome.reason)
                 logger.debug("%s", outcome.surprise)
-            session.progress.step(self.bar)
 
     @staticmethod
     def _reason(plan: Plan, image: str) -> str:

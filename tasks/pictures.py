@@ -35,13 +35,10 @@ def make_pictures(session: Session, frames: Mapping[str, Sequence[int]]) -> None
     wanted = [stale_picture(session.plan, image, of_image) for image, of_image in frames.items()]
     jobs = [job for job in wanted if job is not None]
     session.progress.expect("report", len(jobs))
-    for job, outcome in session.engine.map(draw_pictures, jobs):
-        if isinstance(outcome, BaseException):
-            raise outcome
+    for job, outcome in session.compute("report", draw_pictures, jobs):
         if outcome.reason:
             logger.warning("%s: no picture of it in the report (%s)", job.measured.image, outcome.reason)
             logger.debug("%s", outcome.surprise)
-        session.progress.step("report")
 
 
 def all_frames(plan: Plan, most: int) -> dict[str, list[int]]:

@@ -6,7 +6,7 @@ import atexit
 import errno
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from defectpipe.errors import DefectpipeError
 from defectpipe.io.files import NO_ROOM
 from tasks.agenda import Agenda
 from tasks.check import look_at
-from tasks.engine import Engine, open_engine, usable_cores
+from tasks.engine import Engine, Job, open_engine, usable_cores
 from tasks.lock import FolderLock
 from tasks.logs import Progress, close_run_log, logger, open_run_log
 from tasks.options import RunOptions, simulate_demonstration
@@ -49,6 +49,14 @@ class Session:
     labels: Labels | None = None
     # What the tables of this run amount to: the report and the summary say the same.
     found: dict[str, Any] | None = None
+
+    def compute(self, bar: str, function: Callable[[Job], Any], jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Each job with its outcome, from the run's engine, counted on the bar; an error ends the task."""
+        for job, outcome in self.engine.map(function, jobs):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield job, outcome
+            self.progress.step(bar)
 
     def close(self) -> None:
         """End the run: bars, processes, log, and last the lock."""

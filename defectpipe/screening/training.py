@@ -77,7 +77,10 @@ def train_screener(
         network = _trained(samples, recipe, gentler, seed + attempt * _SEEDS_APART, progress, n_classes, start)
         if _tells_apart(network, samples, recipe):
             return network
-        logger.warning("The screener's training came to nothing: it answers all crops alike. Again, at half the rate.")
+        if attempt < _ATTEMPTS - 1:
+            logger.warning(
+                "The screener's training came to nothing: it answers all crops alike. Again, at half the rate."
+            )
     raise ModelError(
         f"The screener's training came to nothing {_ATTEMPTS} times: it answers all crops alike. Lower "
         "peak_learning_rate in the recipe, or give it more steps."
